@@ -1,0 +1,80 @@
+//! Collects the bytes of one `append`: own bytes and pieces of samples, in order.
+
+use crate::{Error, Output, Piece, Sample, Source};
+
+/// Builds one `append` out of many small parts. Own bytes that follow each other become one piece.
+#[derive(Debug, Default)]
+pub struct Gather {
+    inline: Vec<u8>,
+    pieces: Vec<Piece>,
+    len: u64,
+}
+
+impl Gather {
+    /// An empty one; keep it and call [`Gather::append_to`] again and again, it keeps its memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds own bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        let offset = self.inline.len();
+        self.inline.extend_from_slice(bytes);
+        self.extend_inline(offset);
+    }
+
+    /// Adds own bytes through a closure that writes to the end of a vector; cheaper than a vector a part.
+    pub fn with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let offset = self.inline.len();
+        write(&mut self.inline);
+        self.extend_inline(offset);
+    }
+
+    /// Adds `len` bytes of a sample's payload, from `offset` on.
+    pub fn payload(&mut self, sample: &Sample, offset: u32, len: u32) {
+        if len > 0 {
+            self.len += u64::from(len);
+            self.pieces.push(Piece { source: Source::Sample, seq: sample.seq, offset, len });
+        }
+    }
+
+    /// Bytes gathered since the last append.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is nothing to append.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends everything to `output` and starts anew. Returns the offset of the first byte.
+    pub fn append_to(&mut self, output: &Output) -> Result<u64, Error> {
+        let offset =
+            if self.is_empty() { output.size() } else { output.append(&self.inline, &self.pieces)? };
+        self.inline.clear();
+        self.pieces.clear();
+        self.len = 0;
+        Ok(offset)
+    }
+
+    fn extend_inline(&mut self, offset: usize) {
+        let len = self.inline.len() - offset;
+        if len == 0 {
+            return;
+        }
+        self.len += len as u64;
+        if let Some(last) = self.pieces.last_mut()
+            && last.source == Source::Inline
+        {
+            last.len += u32::try_from(len).expect("one append holds less than 4 GiB");
+            return;
+        }
+        self.pieces.push(Piece {
+            source: Source::Inline,
+            seq: 0,
+            offset: u32::try_from(offset).expect("one append holds less than 4 GiB"),
+            len: u32::try_from(len).expect("one append holds less than 4 GiB"),
+        });
+    }
+}

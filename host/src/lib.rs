@@ -1,0 +1,17 @@
+//! Reelwright: a live-stream recorder whose muxers are WebAssembly components.
+//!
+//! Data flows one way:
+//!
+//! ```text
+//! socket → rtmp::server → rtmp::Session      bytes in, messages and samples out
+//!        → registry::LiveStream               fan-out by name
+//!        → recorder::Plan                     when to start, cut, stop; time base
+//!        → format::Writer                     one component instance = one segment
+//!        → output::File                       all file I/O
+//! ```
+
+pub mod media;
+pub mod registry;
+
+pub mod output;
+pub mod recorder;

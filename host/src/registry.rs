@@ -1,0 +1,686 @@
+//! Live streams by name, and the queues of those who listen. No files, no formats, no protocol.
+//!
+//! A [`Publisher`] pushes batches of samples into its [`LiveStream`], which hands them to the queue of
+//! each [`Subscription`]. A queue is bounded in bytes. When one is full, a publisher whose media runs ahead
+//! of the wall clock is held back, so that nothing is lost; one that sends in real time can't be, so
+//! whole groups of pictures are dropped for that subscriber, counted, and announced by [`Item::Gap`].
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::media::{Kind, Sample, Track};
+
+/// Longest name of a live stream, in bytes.
+pub const MAX_NAME: usize = 255;
+/// What of the current group of pictures is kept for those who join: bytes and milliseconds.
+const GOP_BYTES: usize = 8 << 20;
+const GOP_MS: i64 = 10_000;
+
+/// Why a stream can't be published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    #[error("stream name `{name}` is taken: {far} is publishing it")]
+    NameTaken { name: String, far: SocketAddr },
+    #[error("stream name {0:?} is empty, longer than {MAX_NAME} bytes or has a control character")]
+    BadName(String),
+}
+
+/// Where a live stream comes from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub app: String,
+    pub tc_url: String,
+    pub page_url: String,
+    pub swf_url: String,
+    /// `flashVer` of RTMP's connect.
+    pub user_agent: String,
+    /// Our end.
+    pub near: SocketAddr,
+    /// The publisher's end.
+    pub far: SocketAddr,
+}
+
+/// Which tracks a publisher says it has, by its onMetaData.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    pub video: bool,
+    pub audio: bool,
+}
+
+/// The tracks of a live stream at some moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tracks {
+    /// Those whose codec configuration is known, in order of [`Track::id`].
+    pub known: Vec<Track>,
+    /// `None`: the publisher did not say.
+    pub declared: Option<Declared>,
+}
+
+impl Tracks {
+    /// Whether each declared track is known, and one is at all. Nothing declared means: can't tell yet.
+    pub fn complete(&self) -> bool {
+        let has = |kind| self.known.iter().any(|t| t.kind == kind);
+        self.declared.is_some_and(|d| {
+            (!d.video || has(Kind::Video)) && (!d.audio || has(Kind::Audio)) && !self.known.is_empty()
+        })
+    }
+}
+
+/// What a subscriber gets, in order.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// The tracks as they are from here on.
+    Tracks(Arc<Tracks>),
+    Sample(Sample),
+    /// Samples that were dropped here because the queue was full.
+    Gap(Gap),
+}
+
+/// A stretch of media that a subscriber did not get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    pub samples: u64,
+    pub bytes: u64,
+    pub from_dts_ms: i64,
+    pub to_dts_ms: i64,
+}
+
+/// Called for each new stream, before its first sample.
+type Observer = Box<dyn Fn(&Arc<LiveStream>) + Send + Sync>;
+
+/// All live streams. Clones share them.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    streams: Mutex<HashMap<String, Arc<LiveStream>>>,
+    last_id: AtomicU64,
+    observer: OnceLock<Observer>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Sets who is told of each new stream, synchronously and before its first sample, so that a waiting
+    /// recording loses none. Once.
+    pub fn observe(&self, observer: impl Fn(&Arc<LiveStream>) + Send + Sync + 'static) {
+        let set = self.0.observer.set(Box::new(observer));
+        assert!(set.is_ok(), "the registry has one observer");
+    }
+
+    /// A new id for a stream, inbound or recorded: 1, 2, …
+    pub fn next_id(&self) -> u64 {
+        self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Starts a live stream. It ends when the publisher is dropped.
+    pub fn publish(&self, name: &str, source: Source) -> Result<Publisher, PublishError> {
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(PublishError::BadName(name.chars().take(80).collect()));
+        }
+        let stream = {
+            let mut streams = lock(&self.0.streams);
+            if let Some(taken) = streams.get(name) {
+                return Err(PublishError::NameTaken { name: name.into(), far: taken.source.far });
+            }
+            let stream = Arc::new(LiveStream {
+                id: self.next_id(),
+                name: name.into(),
+                source,
+                created: SystemTime::now(),
+                started: Instant::now(),
+                shutdown: CancellationToken::new(),
+                state: Mutex::default(),
+            });
+            streams.insert(name.into(), stream.clone());
+            stream
+        };
+        if let Some(observer) = self.0.observer.get() {
+            observer(&stream);
+        }
+        Ok(Publisher { registry: self.clone(), stream, first: None, last_dts_ms: 0 })
+    }
+
+    /// The live stream of that name.
+    pub fn get(&self, name: &str) -> Option<Arc<LiveStream>> {
+        lock(&self.0.streams).get(name).cloned()
+    }
+
+    /// All live streams, by id.
+    pub fn list(&self) -> Vec<Arc<LiveStream>> {
+        let mut list: Vec<_> = lock(&self.0.streams).values().cloned().collect();
+        list.sort_by_key(|s| s.id);
+        list
+    }
+}
+
+/// One published source.
+#[derive(Debug)]
+pub struct LiveStream {
+    pub id: u64,
+    pub name: String,
+    pub source: Source,
+    pub created: SystemTime,
+    started: Instant,
+    shutdown: CancellationToken,
+    state: Mutex<State>,
+}
+
+/// Counters of one track.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackStats {
+    pub samples: u64,
+    pub bytes: u64,
+    pub dropped_samples: u64,
+    pub dropped_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tracks: Arc<Tracks>,
+    stats: HashMap<u32, TrackStats>,
+    gop: Option<Gop>,
+    subscribers: Vec<Arc<Queue>>,
+    ended: bool,
+}
+
+/// The samples since the last key frame of the video track.
+#[derive(Debug)]
+struct Gop {
+    samples: Vec<Sample>,
+    bytes: usize,
+    from_dts_ms: i64,
+}
+
+impl LiveStream {
+    /// The tracks known now.
+    pub fn tracks(&self) -> Arc<Tracks> {
+        lock(&self.state).tracks.clone()
+    }
+
+    /// Counters of a track.
+    pub fn stats(&self, track: u32) -> TrackStats {
+        lock(&self.state).stats.get(&track).copied().unwrap_or_default()
+    }
+
+    /// How long the stream has been live.
+    pub fn up_time(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Asks the publisher to go.
+    pub fn shut_down(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Listens, from the key frame of the current group of pictures on, with a queue of `max_bytes`. A stream
+    /// without video, or whose group is longer than what is kept, is joined at its next sample.
+    pub fn subscribe(self: &Arc<Self>, max_bytes: usize) -> Subscription {
+        let queue = Arc::new(Queue {
+            max_bytes,
+            state: Mutex::default(),
+            readable: Notify::new(),
+            writable: Notify::new(),
+        });
+        let mut state = lock(&self.state);
+        {
+            let mut q = lock(&queue.state);
+            if *state.tracks != Tracks::default() {
+                q.push(Item::Tracks(state.tracks.clone()));
+            }
+            for sample in state.gop.iter().flat_map(|gop| &gop.samples) {
+                q.push(Item::Sample(sample.clone()));
+            }
+            q.ended = state.ended;
+        }
+        state.subscribers.push(queue.clone());
+        drop(state);
+        Subscription { queue, stream: self.clone() }
+    }
+}
+
+/// The publishing end of a live stream; dropping it ends the stream.
+#[derive(Debug)]
+pub struct Publisher {
+    registry: Registry,
+    stream: Arc<LiveStream>,
+    /// When the first sample came, and its DTS.
+    first: Option<(Instant, i64)>,
+    last_dts_ms: i64,
+}
+
+impl Publisher {
+    /// The stream that is published.
+    pub fn stream(&self) -> &Arc<LiveStream> {
+        &self.stream
+    }
+
+    /// Resolves when the stream was shut down by an operator.
+    pub async fn closed(&self) {
+        self.stream.shutdown.cancelled().await;
+    }
+
+    /// Says which tracks there will be.
+    pub fn declare(&mut self, declared: Declared) {
+        self.change_tracks(|tracks| tracks.declared = Some(declared));
+    }
+
+    /// Adds a track, or replaces the one of that id.
+    pub fn track(&mut self, track: Track) {
+        self.change_tracks(|tracks| {
+            tracks.known.retain(|t| t.id != track.id);
+            tracks.known.push(track);
+            tracks.known.sort_by_key(|t| t.id);
+        });
+    }
+
+    fn change_tracks(&mut self, change: impl FnOnce(&mut Tracks)) {
+        let mut state = lock(&self.stream.state);
+        let mut tracks = (*state.tracks).clone();
+        change(&mut tracks);
+        if tracks == *state.tracks {
+            return;
+        }
+        state.tracks = Arc::new(tracks);
+        // A group that began with another configuration can't be joined.
+        if let Some(gop) = &mut state.gop
+            && !gop.samples.is_empty()
+        {
+            state.gop = None;
+        }
+        for queue in &state.subscribers {
+            queue.push_all([Item::Tracks(state.tracks.clone())]);
+        }
+    }
+
+    /// Hands samples to everybody and empties the batch. Waits while a subscriber's queue is full and the media
+    /// runs ahead of the wall clock.
+    pub async fn send(&mut self, batch: &mut Vec<Sample>) {
+        let Some(last) = batch.last() else { return };
+        self.last_dts_ms = last.dts_ms;
+        self.first.get_or_insert((Instant::now(), batch[0].dts_ms));
+        self.hold_back().await;
+        let mut state = lock(&self.stream.state);
+        let state = &mut *state;
+        let has_video = state.tracks.known.iter().find(|t| t.kind == Kind::Video).map(|t| t.id);
+        state.subscribers.retain(|q| Arc::strong_count(q) > 1);
+        for queue in &state.subscribers {
+            for (track, samples, bytes) in queue.push_samples(batch, has_video) {
+                let stats = state.stats.entry(track).or_default();
+                stats.dropped_samples += samples;
+                stats.dropped_bytes += bytes;
+            }
+        }
+        for sample in batch.drain(..) {
+            let stats = state.stats.entry(sample.track).or_default();
+            stats.samples += 1;
+            stats.bytes += sample.data.len() as u64;
+            keep_gop(&mut state.gop, has_video, sample);
+        }
+    }
+
+    /// Waits until no queue is full, but no longer than the media is ahead of the clock.
+    async fn hold_back(&self) {
+        loop {
+            let full = {
+                let state = lock(&self.stream.state);
+                state.subscribers.iter().find(|q| q.is_full()).cloned()
+            };
+            let (Some(queue), Some((at, dts_ms))) = (full, self.first) else { return };
+            let media = Duration::from_millis((self.last_dts_ms - dts_ms).max(0).unsigned_abs());
+            let due = at + media;
+            if due <= Instant::now() {
+                return;
+            }
+            let wait = async {
+                let writable = queue.writable.notified();
+                if queue.is_full() {
+                    writable.await;
+                }
+            };
+            let _ = tokio::time::timeout_at(due, wait).await;
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        // Out of the registry first, so that who sees the end can publish or wait for the same name.
+        lock(&self.registry.0.streams).remove(&self.stream.name);
+        let mut state = lock(&self.stream.state);
+        state.ended = true;
+        for queue in &state.subscribers {
+            lock(&queue.state).ended = true;
+            queue.readable.notify_one();
+        }
+    }
+}
+
+fn keep_gop(gop: &mut Option<Gop>, video: Option<u32>, sample: Sample) {
+    if Some(sample.track) == video && sample.key {
+        *gop = Some(Gop { samples: Vec::new(), bytes: 0, from_dts_ms: sample.dts_ms });
+    }
+    if let Some(current) = gop {
+        current.bytes += sample.data.len();
+        if current.bytes > GOP_BYTES || sample.dts_ms - current.from_dts_ms > GOP_MS {
+            *gop = None;
+        } else {
+            current.samples.push(sample);
+        }
+    }
+}
+
+/// What waits for one subscriber.
+#[derive(Debug)]
+struct Queue {
+    max_bytes: usize,
+    state: Mutex<QueueState>,
+    readable: Notify,
+    writable: Notify,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    items: VecDeque<Item>,
+    bytes: usize,
+    samples: usize,
+    /// When the oldest item came.
+    since: Option<Instant>,
+    /// What is being dropped, until the next key frame that finds room.
+    gap: Option<Gap>,
+    /// The reader sleeps until this many samples or bytes are there.
+    wanted: (usize, usize),
+    ended: bool,
+}
+
+impl QueueState {
+    fn push(&mut self, item: Item) {
+        if let Item::Sample(sample) = &item {
+            self.bytes += sample.data.len();
+            self.samples += 1;
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self.items.push_back(item);
+    }
+
+    fn is_batch(&self) -> bool {
+        self.samples >= self.wanted.0 || self.bytes >= self.wanted.1
+    }
+}
+
+impl Queue {
+    fn is_full(&self) -> bool {
+        lock(&self.state).bytes >= self.max_bytes
+    }
+
+    fn push_all(&self, items: impl IntoIterator<Item = Item>) {
+        let mut state = lock(&self.state);
+        let was_empty = state.items.is_empty();
+        items.into_iter().for_each(|item| state.push(item));
+        if was_empty || state.is_batch() {
+            self.readable.notify_one();
+        }
+    }
+
+    /// Takes a batch in, but for what has to be dropped; returns that as (track, samples, bytes).
+    fn push_samples(&self, batch: &[Sample], video: Option<u32>) -> Vec<(u32, u64, u64)> {
+        let mut state = lock(&self.state);
+        let was_empty = state.items.is_empty();
+        let mut dropped: Vec<(u32, u64, u64)> = Vec::new();
+        for sample in batch {
+            let full = state.bytes >= self.max_bytes;
+            let joins = !full && video.is_none_or(|id| id == sample.track && sample.key);
+            match &mut state.gap {
+                None if !full => {}
+                Some(_) if joins => {
+                    let gap = state.gap.take().map(Item::Gap);
+                    gap.into_iter().for_each(|gap| state.push(gap));
+                }
+                gap => {
+                    let bytes = sample.data.len() as u64;
+                    let gap = gap.get_or_insert(Gap { from_dts_ms: sample.dts_ms, ..Gap::default() });
+                    gap.samples += 1;
+                    gap.bytes += bytes;
+                    gap.to_dts_ms = sample.dts_ms;
+                    match dropped.iter_mut().find(|d| d.0 == sample.track) {
+                        Some(count) => {
+                            count.1 += 1;
+                            count.2 += bytes;
+                        }
+                        None => dropped.push((sample.track, 1, bytes)),
+                    }
+                    continue;
+                }
+            }
+            state.push(Item::Sample(sample.clone()));
+        }
+        if (was_empty && !state.items.is_empty()) || state.is_batch() {
+            self.readable.notify_one();
+        }
+        dropped
+    }
+}
+
+/// The listening end of a live stream; dropping it stops listening.
+#[derive(Debug)]
+pub struct Subscription {
+    queue: Arc<Queue>,
+    stream: Arc<LiveStream>,
+}
+
+/// When a batch is complete.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    pub samples: usize,
+    pub bytes: usize,
+    /// Longest wait of the first item of a batch.
+    pub wait: Duration,
+}
+
+impl Subscription {
+    /// The stream that is listened to.
+    pub fn stream(&self) -> &Arc<LiveStream> {
+        &self.stream
+    }
+
+    /// Bytes that wait.
+    pub fn queued_bytes(&self) -> usize {
+        lock(&self.queue.state).bytes
+    }
+
+    /// Waits for a batch and moves it to `batch`. `false`: the stream has ended and everything was taken.
+    /// Cancel safe.
+    pub async fn recv(&mut self, limits: BatchLimits, batch: &mut Vec<Item>) -> bool {
+        loop {
+            let due = {
+                let mut state = lock(&self.queue.state);
+                let due = state.since.map(|since| since + limits.wait);
+                state.wanted = (limits.samples, limits.bytes);
+                if state.ended || state.is_batch() || due.is_some_and(|due| due <= Instant::now()) {
+                    return self.take(&mut state, limits, batch);
+                }
+                due
+            };
+            let readable = self.queue.readable.notified();
+            match due {
+                Some(due) => drop(tokio::time::timeout_at(due, readable).await),
+                None => readable.await,
+            }
+        }
+    }
+
+    fn take(&self, state: &mut QueueState, limits: BatchLimits, batch: &mut Vec<Item>) -> bool {
+        let (mut samples, mut bytes) = (0, 0);
+        while samples < limits.samples && bytes < limits.bytes {
+            let Some(item) = state.items.pop_front() else { break };
+            if let Item::Sample(sample) = &item {
+                samples += 1;
+                bytes += sample.data.len();
+            }
+            batch.push(item);
+        }
+        state.samples -= samples;
+        state.bytes -= bytes;
+        if state.items.is_empty() {
+            state.since = None;
+            if state.ended && let Some(gap) = state.gap.take() {
+                batch.push(Item::Gap(gap));
+            }
+        }
+        self.queue.writable.notify_one();
+        !batch.is_empty()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source() -> Source {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        Source {
+            app: "live".into(),
+            tc_url: String::new(),
+            page_url: String::new(),
+            swf_url: String::new(),
+            user_agent: String::new(),
+            near: addr,
+            far: addr,
+        }
+    }
+
+    fn track(id: u32, kind: Kind) -> Track {
+        let codec = if kind == Kind::Video { "avc1" } else { "mp4a" };
+        Track { id, kind, codec: codec.into(), config: bytes::Bytes::new(), properties: vec![] }
+    }
+
+    fn sample(track: u32, dts_ms: i64, key: bool, len: usize) -> Sample {
+        Sample { track, dts_ms, pts_ms: dts_ms, key, data: vec![0; len].into() }
+    }
+
+    const NOW: BatchLimits = BatchLimits { samples: 64, bytes: 4 << 20, wait: Duration::ZERO };
+
+    fn times(batch: &[Item]) -> Vec<i64> {
+        let dts = |item: &Item| match item {
+            Item::Sample(sample) => Some(sample.dts_ms),
+            _ => None,
+        };
+        batch.iter().filter_map(dts).collect()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_published_once_at_a_time() {
+        let registry = Registry::default();
+        let first = registry.publish("cam", source()).unwrap();
+        assert!(matches!(registry.publish("cam", source()), Err(PublishError::NameTaken { .. })));
+        drop(first);
+        assert!(registry.publish("cam", source()).is_ok());
+        assert!(matches!(registry.publish("a\nb", source()), Err(PublishError::BadName(_))));
+        assert!(matches!(registry.publish("", source()), Err(PublishError::BadName(_))));
+    }
+
+    #[tokio::test]
+    async fn who_joins_gets_the_current_group_from_its_key_frame_on() {
+        let registry = Registry::default();
+        let mut publisher = registry.publish("cam", source()).unwrap();
+        publisher.track(track(1, Kind::Video));
+        let group = |at: i64| (0..10).map(move |i| sample(1, at + i * 40, i == 0, 100));
+        publisher.send(&mut group(0).chain(group(400)).collect()).await;
+        let mut late = publisher.stream().subscribe(1 << 20);
+        publisher.send(&mut vec![sample(1, 800, true, 100)]).await;
+        drop(publisher);
+        let mut batch = Vec::new();
+        assert!(late.recv(NOW, &mut batch).await);
+        assert!(matches!(&batch[0], Item::Tracks(t) if t.known.len() == 1));
+        assert_eq!(times(&batch), (400..=800).step_by(40).collect::<Vec<_>>());
+        assert!(!late.recv(NOW, &mut Vec::new()).await, "the stream has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_drops_whole_groups_and_says_so() {
+        let registry = Registry::default();
+        let mut publisher = registry.publish("cam", source()).unwrap();
+        publisher.track(track(1, Kind::Video));
+        let mut slow = publisher.stream().subscribe(1000);
+        // In real time: one frame of 100 bytes each 40 ms, a key frame each tenth.
+        for i in 0..40 {
+            publisher.send(&mut vec![sample(1, i * 40, i % 10 == 0, 100)]).await;
+            tokio::time::advance(Duration::from_millis(40)).await;
+            if i == 24 {
+                let mut batch = Vec::new();
+                slow.recv(NOW, &mut batch).await;
+                assert_eq!(times(&batch), (0..10).map(|i| i * 40).collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(publisher.stream().stats(1).dropped_samples, 20, "groups 1 and 2");
+        drop(publisher);
+        let mut batch = Vec::new();
+        slow.recv(NOW, &mut batch).await;
+        let Item::Gap(gap) = batch[0] else { panic!("{:?}", batch[0]) };
+        assert_eq!((gap.samples, gap.bytes), (20, 2000));
+        assert_eq!((gap.from_dts_ms, gap.to_dts_ms), (400, 1160));
+        assert_eq!(times(&batch), (30..40).map(|i| i * 40).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publisher_ahead_of_the_clock_is_held_back_and_loses_nothing() {
+        let registry = Registry::default();
+        let mut publisher = registry.publish("cam", source()).unwrap();
+        publisher.track(track(1, Kind::Video));
+        let mut slow = publisher.stream().subscribe(1000);
+        let sender = tokio::spawn(async move {
+            // An hour of media at once.
+            for i in 0..3600 {
+                publisher.send(&mut vec![sample(1, i * 1000, true, 100)]).await;
+            }
+        });
+        let mut got = Vec::new();
+        let mut batch = Vec::new();
+        while slow.recv(NOW, &mut batch).await {
+            assert!(slow.queued_bytes() <= 1100);
+            got.append(&mut times(&batch));
+            batch.clear();
+        }
+        sender.await.unwrap();
+        assert_eq!(got, (0..3600).map(|i| i * 1000).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_waits_for_its_limits() {
+        let registry = Registry::default();
+        let mut publisher = registry.publish("cam", source()).unwrap();
+        let mut subscription = publisher.stream().subscribe(1 << 20);
+        let limits = BatchLimits { samples: 3, bytes: 1 << 20, wait: Duration::from_millis(125) };
+        let mut batch = Vec::new();
+
+        let start = Instant::now();
+        publisher.send(&mut vec![sample(2, 0, true, 1)]).await;
+        subscription.recv(limits, &mut batch).await;
+        assert_eq!((batch.len(), start.elapsed()), (1, limits.wait), "by time");
+
+        batch.clear();
+        let start = Instant::now();
+        publisher.send(&mut (0..7).map(|i| sample(2, i, true, 1)).collect()).await;
+        subscription.recv(limits, &mut batch).await;
+        assert_eq!((batch.len(), start.elapsed()), (3, Duration::ZERO), "by count");
+    }
+}

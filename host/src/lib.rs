@@ -10,8 +10,8 @@
 //!        → output::File                       all file I/O
 //! ```
 
+pub mod format;
 pub mod media;
-pub mod registry;
-
 pub mod output;
 pub mod recorder;
+pub mod registry;

@@ -45,6 +45,8 @@ pub struct Sample {
     pub pts_ms: i64,
     /// Decoding of the track can start here. Always true for audio.
     pub key: bool,
+    /// Something is missing, or was moved in time, just before.
+    pub discontinuity: bool,
     /// The payload, shared and never copied on its way to the files.
     pub data: Bytes,
 }

@@ -538,7 +538,9 @@ impl Subscription {
         state.bytes -= bytes;
         if state.items.is_empty() {
             state.since = None;
-            if state.ended && let Some(gap) = state.gap.take() {
+            if state.ended
+                && let Some(gap) = state.gap.take()
+            {
                 batch.push(Item::Gap(gap));
             }
         }
@@ -574,7 +576,7 @@ mod tests {
     }
 
     fn sample(track: u32, dts_ms: i64, key: bool, len: usize) -> Sample {
-        Sample { track, dts_ms, pts_ms: dts_ms, key, data: vec![0; len].into() }
+        Sample { track, dts_ms, pts_ms: dts_ms, key, discontinuity: false, data: vec![0; len].into() }
     }
 
     const NOW: BatchLimits = BatchLimits { samples: 64, bytes: 4 << 20, wait: Duration::ZERO };

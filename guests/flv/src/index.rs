@@ -8,8 +8,8 @@ pub(crate) struct Entry {
     pub(crate) offset: u64,
 }
 
-/// At most `capacity` entries, evenly spread: when they are full, every second one goes, and from then on only
-/// every second key frame is taken, then every fourth, and so on.
+/// At most `capacity` entries, evenly spread: when they are full, every second one goes, and from then on
+/// only every second key frame is taken, then every fourth, and so on.
 ///
 /// Which entries there are depends on nothing but the key frames offered.
 #[derive(Debug)]

@@ -29,7 +29,8 @@ const TAG_TYPE_SCRIPT: u8 = 18;
 
 const KEY_FRAME_AVC: u8 = 0x17;
 const INTER_FRAME_AVC: u8 = 0x27;
-/// AAC; the spec fixes rate, size and type at 44 kHz, 16 bit, stereo: the AudioSpecificConfig tells the truth.
+/// AAC; the spec fixes rate, size and type at 44 kHz, 16 bit, stereo: the AudioSpecificConfig tells the
+/// truth.
 const AAC: u8 = 0xaf;
 
 const SEQUENCE_HEADER: u8 = 0;
@@ -39,7 +40,7 @@ const FRAME: u8 = 1;
 pub(crate) fn file_header(has_audio: bool, has_video: bool) -> [u8; FILE_HEADER_LEN] {
     let flags = u8::from(has_audio) << 2 | u8::from(has_video);
     [
-        b'F', b'L', b'V', //
+        b'F', b'L', b'V',  //
         1,     // Version
         flags, // TypeFlagsReserved(5) TypeFlagsAudio(1) TypeFlagsReserved(1) TypeFlagsVideo(1)
         0, 0, 0, 9, // DataOffset
@@ -102,7 +103,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// `limit` for a payload that DataSize (24 bits) can't count, or a time over [`MAX_TIME_MS`].
-    pub(crate) fn new(body: Body, payload_len: u32, time_ms: u32) -> Result<Self, Error> {
+    pub(crate) fn new(body: Body, payload_len: u32, time_ms: u64) -> Result<Self, Error> {
         let data_size = payload_len.saturating_add(body.header_len());
         if data_size > MAX_DATA_SIZE {
             return Err(Error::limit(format!(
@@ -110,12 +111,16 @@ impl Frame {
                 MAX_DATA_SIZE - body.header_len()
             )));
         }
-        if time_ms > MAX_TIME_MS {
-            return Err(Error::limit(format!(
+        match u32::try_from(time_ms) {
+            Ok(time_ms @ ..=MAX_TIME_MS) => Ok(Self { body, data_size, time_ms }),
+            _ => Err(Error::limit(format!(
                 "a time of {time_ms} ms: an FLV file ends at {MAX_TIME_MS} ms (24 days and 20 hours)"
-            )));
+            ))),
         }
-        Ok(Self { body, data_size, time_ms })
+    }
+
+    pub(crate) fn time_ms(&self) -> u32 {
+        self.time_ms
     }
 
     /// Everything in front of the payload.
@@ -171,7 +176,11 @@ impl ReadTag {
         };
         let data_size = u32::from_be_bytes([0, s0, s1, s2]);
         let time_ms = u32::from_be_bytes([t3, t0, t1, t2]);
-        (data_size >= body.header_len() && time_ms <= MAX_TIME_MS).then_some(Self { body, data_size, time_ms })
+        (data_size >= body.header_len() && time_ms <= MAX_TIME_MS).then_some(Self {
+            body,
+            data_size,
+            time_ms,
+        })
     }
 
     /// Bytes of the tag, its trailer not counted; what the trailer has to say.
@@ -254,7 +263,7 @@ mod tests {
     #[test]
     fn tags_are_written_and_read() {
         for (body, payload_len, time_ms, header, trailer) in TAGS {
-            let frame = Frame::new(body, payload_len, time_ms).unwrap();
+            let frame = Frame::new(body, payload_len, time_ms.into()).unwrap();
             let mut buf = Vec::new();
             frame.write_header(&mut buf);
             assert_eq!((&buf[..], frame.trailer()), (header, trailer), "{body:?}");
@@ -288,7 +297,9 @@ mod tests {
     fn strange_tags_are_not_read() {
         let good = [0x09, 0, 0, 6, 0, 0, 0x28, 0, 0, 0, 0, 0x27, 0x01, 0, 0, 0];
         assert!(ReadTag::parse(&good).is_some());
-        for (at, byte) in [(0, 8), (0, 18), (3, 4), (7, 0x80), (10, 1), (11, 0x37), (11, 0xaf), (12, 0), (12, 2)] {
+        for (at, byte) in
+            [(0, 8), (0, 18), (3, 4), (7, 0x80), (10, 1), (11, 0x37), (11, 0xaf), (12, 0), (12, 2)]
+        {
             let mut bad = good;
             bad[at] = byte;
             assert_eq!(ReadTag::parse(&bad), None, "byte {at} is {byte}");

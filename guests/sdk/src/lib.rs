@@ -158,6 +158,7 @@ impl Error {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "the type is generated")]
 impl Default for Summary {
     fn default() -> Self {
         Self { carry: Vec::new(), properties: Vec::new() }

@@ -1,0 +1,82 @@
+//! MPEG-TS: H.264 and AAC as a transport stream of one program (ISO/IEC 13818-1; ITU-T H.222.0).
+//!
+//! A sample becomes packets as it comes, and is not held: the file is playable as it grows, and good wherever
+//! it ends. Times go on over the segments of a run, and so do counters and clock where the segment before
+//! left them, so segments can be joined byte by byte.
+//!
+//! - `mux`: what comes in which order; `clock`: times, PCR; `carry`: from segment to segment
+//! - `packet`, `pes`, `psi`: the layers of the transport stream
+//! - `avc`, `adts`: samples as elementary streams
+
+#![forbid(unsafe_op_in_unsafe_fn)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test it is an assertion"))]
+
+mod adts;
+mod avc;
+mod carry;
+mod clock;
+mod mux;
+mod packet;
+mod pes;
+mod psi;
+
+use reelwright_sdk::{End, Error, Manifest, Output, Recover, Sample, Start, Summary, Track, Writer, host};
+
+use crate::mux::Mux;
+use crate::packet::PACKET;
+
+/// One segment.
+#[derive(Debug)]
+pub struct Ts {
+    output: Output,
+    mux: Mux,
+}
+
+impl Writer for Ts {
+    fn describe() -> Manifest {
+        Manifest::new("ts", env!("CARGO_PKG_VERSION"), "ts", "video/mp2t")
+            .codecs(&["avc1", "mp4a"])
+            .needs(&["payload"])
+    }
+
+    fn open(start: Start) -> Result<Self, Error> {
+        Ok(Self { mux: Mux::new(&start)?, output: host::create("", "main")? })
+    }
+
+    fn update_tracks(&mut self, tracks: Vec<Track>) -> Result<bool, Error> {
+        self.mux.update(&tracks)
+    }
+
+    fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
+        let mut rest = payloads;
+        let result = samples.iter().try_for_each(|sample| {
+            let (payload, tail) = rest.split_at_checked(sample.size as usize).ok_or_else(|| {
+                Error::bad_input(format!("the payloads end before that of sample {}", sample.seq))
+            })?;
+            rest = tail;
+            self.mux.sample(sample, payload)
+        });
+        // What came before a bad sample stays, as it would have in a batch of its own.
+        if !self.mux.out.is_empty() {
+            self.output.append(&self.mux.out, &[])?;
+            self.mux.out.clear();
+        }
+        result?;
+        Ok(samples.last().map_or(0, |last| last.seq + 1))
+    }
+
+    fn finish(self, end: End) -> Result<Summary, Error> {
+        Ok(self.mux.summary(&end.tracks).property("packets", self.output.size() / PACKET as u64))
+    }
+}
+
+impl Recover for Ts {
+    /// Leaves the file as it is: every append was whole packets.
+    fn recover(_: Start, _: Vec<String>) -> Result<Summary, Error> {
+        let size = host::reopen("")?.size();
+        let packet = PACKET as u64;
+        Ok(Summary::default().property("packets", size / packet).property("torn-bytes", size % packet))
+    }
+}
+
+reelwright_sdk::export!(Ts, recovery);

@@ -1,0 +1,204 @@
+//! Transport stream packets (ISO/IEC 13818-1, 2.4.3): header, adaptation field, stuffing.
+
+/// Bytes of a packet.
+pub(crate) const PACKET: usize = 188;
+/// Bytes of a packet after its header.
+const BODY: usize = PACKET - 4;
+
+/// Where the packets of one PID stand.
+#[derive(Clone, Debug)]
+pub(crate) struct Pid {
+    pub(crate) number: u16,
+    /// `continuity_counter` of the last packet that had a payload.
+    pub(crate) counter: u8,
+    /// Marks the next packet: its counter says nothing about what came before.
+    pub(crate) discontinuity: bool,
+}
+
+impl Pid {
+    /// A PID whose first packet with a payload has `continuity_counter` 0.
+    pub(crate) fn new(number: u16) -> Self {
+        Self { number, counter: 15, discontinuity: false }
+    }
+}
+
+/// What the adaptation field of a packet says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Adaptation {
+    /// `program_clock_reference_base`, 33 bits; the extension is always 0.
+    pub(crate) pcr: Option<u64>,
+    pub(crate) random_access: bool,
+    /// The clock makes a leap at this packet.
+    pub(crate) discontinuity: bool,
+}
+
+/// A packet without payload, for its adaptation field.
+pub(crate) fn adaptation_only(out: &mut Vec<u8>, pid: &mut Pid, adaptation: Adaptation) {
+    begin(out, pid, false, adaptation, 0);
+}
+
+/// A packet with one PSI section, which has to fit.
+pub(crate) fn section(out: &mut Vec<u8>, pid: &mut Pid, section: &[u8]) {
+    let room = begin(out, pid, true, Adaptation::default(), BODY);
+    out.push(0); // pointer_field
+    out.extend_from_slice(section);
+    let stuffing = room.checked_sub(1 + section.len()).expect("a section that fits into a packet");
+    out.extend(std::iter::repeat_n(0xff, stuffing));
+}
+
+/// The packets of one PES packet, filled piece by piece.
+#[derive(Debug)]
+pub(crate) struct Packets<'a> {
+    out: &'a mut Vec<u8>,
+    pid: &'a mut Pid,
+    /// Bytes that are still to come.
+    rest: usize,
+    /// Bytes of them that the current packet takes.
+    room: usize,
+}
+
+impl<'a> Packets<'a> {
+    /// Begins a PES packet of exactly `len` bytes, header included, 1 or more.
+    pub(crate) fn new(out: &'a mut Vec<u8>, pid: &'a mut Pid, adaptation: Adaptation, len: usize) -> Self {
+        out.reserve((len / BODY + 2) * PACKET);
+        let room = begin(out, pid, true, adaptation, len);
+        Self { out, pid, rest: len, room }
+    }
+
+    /// Adds the next bytes.
+    pub(crate) fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.room == 0 {
+                self.room = begin(self.out, self.pid, false, Adaptation::default(), self.rest);
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(self.room));
+            self.out.extend_from_slice(now);
+            self.room -= now.len();
+            self.rest -= now.len();
+            bytes = later;
+        }
+    }
+
+    /// Ends the PES packet, which must be whole.
+    pub(crate) fn end(self) {
+        debug_assert_eq!((self.rest, self.room), (0, 0), "a PES packet of the length that was announced");
+    }
+}
+
+/// Writes all of a packet but its payload, and says how many bytes of payload it takes to fill it: as many
+/// of `len` as there is room for. The adaptation field is stuffed where that is too few.
+fn begin(out: &mut Vec<u8>, pid: &mut Pid, unit_start: bool, adaptation: Adaptation, len: usize) -> usize {
+    let discontinuity = std::mem::take(&mut pid.discontinuity) | adaptation.discontinuity;
+    let flags = u8::from(discontinuity) << 7
+        | u8::from(adaptation.random_access) << 6
+        | u8::from(adaptation.pcr.is_some()) << 4;
+    let needed = match adaptation.pcr {
+        Some(_) => 8,
+        None if flags != 0 => 2,
+        None => 0,
+    };
+    let room = len.min(BODY - needed);
+    let field = BODY - room;
+    if room > 0 {
+        pid.counter = (pid.counter + 1) & 15;
+    }
+    let [pid_high, pid_low] = pid.number.to_be_bytes();
+    out.extend_from_slice(&[
+        0x47,
+        u8::from(unit_start) << 6 | pid_high,
+        pid_low,
+        u8::from(field > 0) << 5 | u8::from(room > 0) << 4 | pid.counter,
+    ]);
+    if field > 0 {
+        out.push((field - 1) as u8);
+    }
+    if field > 1 {
+        out.push(flags);
+        if let Some(pcr) = adaptation.pcr {
+            // 33 bits, 6 reserved ones, 9 of the extension.
+            out.extend_from_slice(&(pcr << 15 | 0x7e00).to_be_bytes()[2..]);
+        }
+        out.extend(std::iter::repeat_n(0xff, field - needed.max(2)));
+    }
+    room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pes(len: usize, adaptation: Adaptation) -> Vec<u8> {
+        let mut out = Vec::new();
+        let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        let mut pid = Pid::new(0x101);
+        let mut packets = Packets::new(&mut out, &mut pid, adaptation, len);
+        bytes.chunks(50).for_each(|piece| packets.put(piece));
+        packets.end();
+        out
+    }
+
+    #[test]
+    fn a_clock_reference_alone() {
+        let mut out = Vec::new();
+        let mut pid = Pid::new(0x1ffe);
+        let pcr = Some(0x1_2345_6789);
+        adaptation_only(&mut out, &mut pid, Adaptation { pcr, discontinuity: true, ..Adaptation::default() });
+        #[rustfmt::skip]
+        assert_eq!(out[..12], [
+            0x47,
+            0x1f, 0xfe, // PID
+            0x2f,       // adaptation field only, continuity_counter not moved
+            183,        // adaptation_field_length
+            0x90,       // discontinuity_indicator, PCR_flag
+            0x91, 0xa2, 0xb3, 0xc4, 0xfe, 0x00, // PCR
+        ]);
+        assert_eq!((out.len(), &out[12..]), (PACKET, &[0xff; 176][..]));
+        assert_eq!(pid.counter, 15);
+    }
+
+    #[test]
+    fn stuffing_of_every_length() {
+        // What is left in a last packet, and the adaptation field that it gets.
+        for (len, begins) in [
+            (184, &[0x10, 0, 1][..]),         // no adaptation field
+            (183, &[0x30, 0, 0, 1]),          // one byte: the length alone
+            (182, &[0x30, 1, 0x00, 0, 1]),    // two: length and flags
+            (181, &[0x30, 2, 0x00, 0xff, 0]), // three: one byte of stuffing
+        ] {
+            let out = pes(len, Adaptation::default());
+            assert_eq!((out.len(), out[1] & 0x40), (PACKET, 0x40), "{len} bytes");
+            assert_eq!(&out[3..3 + begins.len()], begins, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn continuity_and_the_payload_over_packets() {
+        let adaptation = Adaptation { pcr: Some(0), random_access: true, ..Adaptation::default() };
+        let out = pes(176 + 16 * 184 + 1, adaptation);
+        let packets: Vec<_> = out.chunks(PACKET).collect();
+        assert_eq!(packets.len(), 18);
+        assert_eq!(&packets[0][..6], [0x47, 0x41, 0x01, 0x30, 7, 0x50]);
+        assert_eq!(&packets[16][..4], [0x47, 0x01, 0x01, 0x10]);
+        assert_eq!(&packets[17][..6], [0x47, 0x01, 0x01, 0x31, 182, 0x00]);
+        let payload: Vec<u8> = packets
+            .iter()
+            .flat_map(|p| match p[3] & 0x20 {
+                0 => p[4..].iter(),
+                _ => p[5 + usize::from(p[4])..].iter(),
+            })
+            .copied()
+            .collect();
+        assert!(payload.iter().enumerate().all(|(i, &byte)| byte == i as u8));
+    }
+
+    #[test]
+    fn a_section_after_a_discontinuity() {
+        let mut out = Vec::new();
+        let mut pid = Pid { discontinuity: true, ..Pid::new(0) };
+        section(&mut out, &mut pid, &[1, 2, 3]);
+        section(&mut out, &mut pid, &[1, 2, 3]);
+        assert_eq!(out[..11], [0x47, 0x40, 0x00, 0x30, 1, 0x80, 0, 1, 2, 3, 0xff]);
+        assert_eq!(out[PACKET..][..9], [0x47, 0x40, 0x00, 0x11, 0, 1, 2, 3, 0xff]);
+        assert_eq!(out.len(), 2 * PACKET);
+    }
+}

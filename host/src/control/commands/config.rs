@@ -1,0 +1,109 @@
+//! `listConfig`, `getConfigInfo`, `removeConfig`: the orders that the server holds.
+
+use serde_json::{Value, json};
+
+use super::ID;
+use crate::control::{
+    Context,
+    reply::Reply,
+    shape::config_with_status,
+    table::{Args, Command, Kind, Need, Param},
+};
+
+const NOT_FOUND: &str = "Config ID not found";
+
+pub(super) static LIST_CONFIG: Command = Command {
+    name: "listConfig",
+    aliases: &["listPullPushConfig"],
+    help: "Lists the configurations and what they do now.",
+    params: &[],
+    needs_params: false,
+    run: |context, _| Box::pin(async { list(context) }),
+};
+
+pub(super) static GET_CONFIG_INFO: Command = Command {
+    name: "getConfigInfo",
+    aliases: &[],
+    help: "Shows a configuration and what it does now.",
+    params: &[Param { name: "id", kind: ID, need: Need::Mandatory, help: "The configId." }],
+    needs_params: true,
+    run: |context, args| Box::pin(async move { info(context, &args) }),
+};
+
+pub(super) static REMOVE_CONFIG: Command = Command {
+    name: "removeConfig",
+    aliases: &["removePullPushConfig"],
+    help: "Stops a configuration and forgets it. Files that it was writing are complete when this returns.",
+    params: &[
+        Param { name: "id", kind: ID, need: Need::Optional, help: "The configId." },
+        Param {
+            name: "groupName",
+            kind: Kind::Text,
+            need: Need::Optional,
+            help: "Name of a group, instead of id. Recordings have none.",
+        },
+        Param {
+            name: "removeHlsHdsFiles",
+            kind: Kind::Bool,
+            need: Need::Default("0"),
+            help: "Is for HLS and HDS only.",
+        },
+    ],
+    needs_params: true,
+    run: |context, args| Box::pin(remove(context, args)),
+};
+
+/// All kinds of configurations that clients expect; ours are all `record`.
+fn list(context: &Context) -> Reply {
+    let records: Vec<Value> = context.recordings.list().iter().map(|r| config_with_status(r)).collect();
+    let data = json!({
+        "dash": [], "hds": [], "hls": [], "metalistener": [], "mss": [], "process": [], "pull": [], "push": [],
+        "record": records, "webrtc": [],
+    });
+    Reply::success("Run-time configuration", data).showing(&[
+        "dash",
+        "hds",
+        "hls",
+        "metalistener",
+        "mss",
+        "process",
+        "pull",
+        "push",
+        "record.configId",
+        "record.localStreamName",
+        "record.pathToFile",
+        "record.status.current.description",
+        "record.status.current.reason",
+        "record.status.current.uniqueStreamId",
+        "webrtc",
+    ])
+}
+
+fn info(context: &Context, args: &Args) -> Reply {
+    match args.int("id").and_then(|id| context.recordings.get(id)) {
+        Some(recording) => Reply::success("Configuration Info", config_with_status(&recording)).showing(&[
+            "chunkLength",
+            "configId",
+            "keepAlive",
+            "localStreamName",
+            "operationType",
+            "pathToFile",
+            "status",
+        ]),
+        None => Reply::fail(NOT_FOUND),
+    }
+}
+
+async fn remove(context: &Context, args: Args) -> Reply {
+    let Some(id) = args.int("id") else {
+        return Reply::fail(match args.text("groupName") {
+            Some(_) => "Config group not found",
+            None => "No id nor group name provided",
+        });
+    };
+    match context.recordings.remove(id).await {
+        Some(recording) => Reply::success("Configuration terminated", config_with_status(&recording))
+            .showing(&["configId", "localStreamName", "pathToFile"]),
+        None => Reply::fail(NOT_FOUND),
+    }
+}

@@ -1,0 +1,49 @@
+//! The commands, a file each or for a small family, and the one table that all transports and `help` use.
+
+mod config;
+mod list_streams;
+mod record;
+mod session;
+mod shutdown_stream;
+mod stream_info;
+
+use super::table::{Command, Kind, Need, Param};
+
+/// Every command, in the order of `help`.
+pub static COMMANDS: [&Command; 12] = [
+    &session::HELP,
+    &session::QUIT,
+    &session::VERSION,
+    &record::RECORD,
+    &config::LIST_CONFIG,
+    &config::GET_CONFIG_INFO,
+    &config::REMOVE_CONFIG,
+    &shutdown_stream::SHUTDOWN_STREAM,
+    &list_streams::LIST_STREAMS,
+    &list_streams::LIST_STREAMS_IDS,
+    &list_streams::GET_STREAMS_COUNT,
+    &stream_info::GET_STREAM_INFO,
+];
+
+/// The command that a client means.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.into_iter().find(|command| command.is_called(name))
+}
+
+/// Any id: of a stream, or of a config.
+const ID: Kind = Kind::Int(0, u64::MAX);
+
+/// A stream by its id …
+const STREAM_ID: Param =
+    Param { name: "id", kind: ID, need: Need::Optional, help: "Id of the stream, live or recorded; see listStreams." };
+
+/// … or a live one by its name.
+const STREAM_NAME: Param = Param {
+    name: "localStreamName",
+    kind: Kind::Text,
+    need: Need::Optional,
+    help: "Name of the live stream; instead of id.",
+};
+
+/// What to say to a client that gives both.
+const ID_OR_NAME: &str = "id and localStreamName must not go together, choose only 1";

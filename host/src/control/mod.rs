@@ -1,0 +1,136 @@
+//! The control plane: commands as EvoStream's clients send them, and the transports they come by.
+//!
+//! ```text
+//! server::ascii   lines of text   ┐           ┌ commands::record, …   what it does
+//! server::http    GET, base64     ┼→ answer() ┤
+//! (more later)                    ┘           └ table::Command        what it takes, and its help
+//! ```
+//!
+//! All transports read a [`parse::Line`], have it answered by [`answer`], and write the [`reply::Reply`] in
+//! their own form. None of them knows any command.
+
+pub mod client;
+pub mod commands;
+pub mod parse;
+pub mod reply;
+pub mod server;
+pub mod shape;
+pub mod table;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{recorder::Recordings, registry::Registry};
+use parse::{Line, ParseError, Value};
+use reply::Reply;
+
+/// What commands act on.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub registry: Registry,
+    pub recordings: Recordings,
+    pub version: Version,
+    pub limits: Limits,
+    /// Stops the server when a command cancels it.
+    pub shutdown: CancellationToken,
+}
+
+impl Context {
+    /// A context with the usual limits.
+    pub fn new(registry: Registry, recordings: Recordings, shutdown: CancellationToken) -> Self {
+        Self { registry, recordings, version: Version::default(), limits: Limits::default(), shutdown }
+    }
+}
+
+/// What `version` tells. What the build does not know is empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Version {
+    pub release_number: &'static str,
+    pub code_name: &'static str,
+    pub build_number: &'static str,
+    pub build_date: &'static str,
+    pub branch_name: &'static str,
+    pub hash: &'static str,
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self {
+            release_number: env!("CARGO_PKG_VERSION"),
+            code_name: "Reelwright",
+            build_number: "",
+            build_date: "",
+            branch_name: "",
+            hash: "",
+        }
+    }
+}
+
+impl Version {
+    /// One line about the server.
+    pub fn banner(&self) -> String {
+        format!("Reelwright live-stream recorder version {}", self.release_number)
+    }
+
+    /// Product and release, as HTTP's `Server` header has it.
+    pub fn product(&self) -> String {
+        format!("Reelwright/{}", self.release_number)
+    }
+}
+
+/// What a client may take of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections to a command line at the same time; one more is refused with a reason.
+    pub clients: usize,
+    /// How long a command line waits for the next command.
+    pub idle: Duration,
+    /// Connections over HTTP at the same time; one more waits.
+    pub http_clients: usize,
+    /// How long an HTTP request may take to arrive, head and all.
+    pub request: Duration,
+    /// How long a reply may find no room in the client's window.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: 512,
+            idle: Duration::from_secs(300),
+            http_clients: 128,
+            request: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Runs a command line, or says what is wrong with it.
+pub async fn answer(context: &Context, line: Result<Line, ParseError>) -> Reply {
+    let mut line = match line {
+        Ok(line) => line,
+        Err(error) => return Reply::fail(format!("Syntax error. {error}")),
+    };
+    let id = line.params.iter().position(|(name, _)| name.eq_ignore_ascii_case(table::COMMAND_ID.name));
+    let response_id = match id.map(|place| line.params.remove(place).1) {
+        None => None,
+        Some(Value::Text(id)) if !id.is_empty() => Some(id),
+        Some(_) => return Reply::fail(table::ArgsError::Invalid(table::COMMAND_ID.name).to_string()),
+    };
+    Reply { response_id, ..run(context, line).await }
+}
+
+async fn run(context: &Context, line: Line) -> Reply {
+    let Some(command) = commands::find(&line.command) else {
+        let name: String = line.command.chars().take(80).collect();
+        return Reply::fail(format!("command {name} not known. Type help for list of commands"));
+    };
+    match command.bind(line) {
+        Ok(args) => (command.run)(context, args).await,
+        Err(error) => Reply::fail(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

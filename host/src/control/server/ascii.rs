@@ -1,0 +1,141 @@
+//! The ASCII CLI: lines in, text out.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{accept, lines::Lines};
+use crate::control::{
+    Context, answer,
+    parse::{Line, ParseError},
+    reply::Reply,
+};
+
+/// How long a connection that we end may still send, so that it gets our last reply and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves until `stop`, then lets each client have the reply it waits for.
+pub async fn serve_ascii(listener: TcpListener, context: Arc<Context>, stop: CancellationToken) {
+    let clients = TaskTracker::new();
+    let seats = Arc::new(Semaphore::new(context.limits.clients));
+    while let Some((socket, far)) = stop.run_until_cancelled(accept(&listener)).await {
+        match seats.clone().try_acquire_owned() {
+            Ok(seat) => {
+                let client = Client { socket, far, context: context.clone() };
+                let stop = stop.clone();
+                clients.spawn(async move {
+                    if let Err(error) = client.serve(&stop).await {
+                        tracing::debug!(%far, %error, "a command line client is gone");
+                    }
+                    drop(seat);
+                });
+            }
+            Err(_) => refuse(socket, far, context.limits.clients).await,
+        }
+    }
+    drop(listener);
+    clients.close();
+    clients.wait().await;
+}
+
+/// Tells a client that there is no room. What a new socket takes at once must do.
+async fn refuse(mut socket: TcpStream, far: SocketAddr, clients: usize) {
+    tracing::warn!(%far, clients, "too many clients of the command line");
+    let reply = Reply::fail(format!("Too many connections: {clients} clients are served already"));
+    let _ = timeout(Duration::from_millis(100), socket.write_all(reply.ascii().as_bytes())).await;
+}
+
+struct Client {
+    socket: TcpStream,
+    far: SocketAddr,
+    context: Arc<Context>,
+}
+
+/// What comes from a client.
+enum Received {
+    Line(Result<Line, ParseError>),
+    /// It closed, in the middle of a command or not.
+    End { unfinished: bool },
+}
+
+impl Client {
+    async fn serve(mut self, stop: &CancellationToken) -> io::Result<()> {
+        let mut lines = Lines::default();
+        let mut buffer = Box::new([0; 4096]);
+        let mut unread = 0..0;
+        loop {
+            let receive = async {
+                loop {
+                    let mut input = &buffer[unread.clone()];
+                    let line = lines.next(&mut input);
+                    unread.start = unread.end - input.len();
+                    if let Some(line) = line {
+                        return Ok(Received::Line(line.and_then(|line| Line::parse(&line))));
+                    }
+                    unread = 0..self.socket.read(&mut buffer[..]).await?;
+                    if unread.is_empty() {
+                        return Ok(Received::End { unfinished: !lines.is_blank() });
+                    }
+                }
+            };
+            let received = match stop.run_until_cancelled(timeout(self.context.limits.idle, receive)).await {
+                None => return Ok(()),
+                Some(Err(_)) => return self.idle().await,
+                Some(Ok(received)) => received?,
+            };
+            let (reply, end) = match received {
+                Received::End { unfinished: false } => return Ok(()),
+                Received::End { unfinished: true } => {
+                    (Reply::fail("Syntax error. The last command has no line end"), true)
+                }
+                Received::Line(Err(ParseError::TooLong)) => {
+                    (answer(&self.context, Err(ParseError::TooLong)).await, true)
+                }
+                Received::Line(line) => {
+                    // Runs to its end even if the client goes.
+                    let reply = self.answer(line).await;
+                    let end = reply.close;
+                    (reply, end)
+                }
+            };
+            self.write(&reply).await?;
+            if end {
+                return self.close().await;
+            }
+        }
+    }
+
+    async fn answer(&self, line: Result<Line, ParseError>) -> Reply {
+        let command = line.as_ref().map(|line| line.command.clone()).unwrap_or_default();
+        let reply = answer(&self.context, line).await;
+        tracing::debug!(far = %self.far, command, status = ?reply.status, reply.description, "command");
+        reply
+    }
+
+    async fn write(&mut self, reply: &Reply) -> io::Result<()> {
+        let text = reply.ascii();
+        timeout(self.context.limits.write, self.socket.write_all(text.as_bytes())).await?
+    }
+
+    async fn idle(mut self) -> io::Result<()> {
+        let idle = self.context.limits.idle;
+        self.write(&Reply::fail(format!("No command came in {} s", idle.as_secs_f64()))).await?;
+        self.close().await
+    }
+
+    /// Ends our side, and reads on for a moment: unread bytes would turn the end into a reset, which can
+    /// overtake the last reply.
+    async fn close(mut self) -> io::Result<()> {
+        self.socket.shutdown().await?;
+        let mut scrap = [0; 4096];
+        let drain = async { while self.socket.read(&mut scrap).await.is_ok_and(|n| n > 0) {} };
+        let _ = timeout(LINGER, drain).await;
+        Ok(())
+    }
+}

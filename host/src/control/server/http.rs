@@ -1,0 +1,225 @@
+//! The HTTP CLI: `GET /<command>?params=<base64 of the parameters>`, JSON out.
+//!
+//! A reply has status 200 whether the command did what it was asked for or not. Other codes are for requests that
+//! are no commands at all.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::Response,
+};
+use base64::{
+    Engine,
+    alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{
+    Context, answer,
+    parse::{Line, ParseError},
+    reply::Reply,
+};
+
+mod connection;
+mod origin;
+
+use connection::{Bounded, Peer};
+
+/// Serves until `stop`, then lets each client have the reply it waits for.
+pub async fn serve_http(listener: TcpListener, context: Arc<Context>, stop: CancellationToken) {
+    let listener = Bounded::new(listener, &context.limits);
+    let service = router(context).into_make_service_with_connect_info::<Peer>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the HTTP command line ended");
+    }
+}
+
+fn router(context: Arc<Context>) -> Router {
+    Router::new().fallback(command).with_state(context).layer(middleware::from_fn(guard))
+}
+
+/// Lets no web page of somebody else's give commands by the browser of one who may, and marks the connection busy.
+async fn guard(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    let _busy = peer.busy();
+    match origin::check(request.uri(), request.headers(), peer.near) {
+        Ok(()) => next.run(request).await,
+        Err(reason) => {
+            tracing::warn!(far = %peer.far, reason, "an HTTP request was refused");
+            respond(StatusCode::FORBIDDEN, &Reply::fail(format!("Forbidden: {reason}")), "Reelwright")
+        }
+    }
+}
+
+async fn command(
+    State(context): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
+    let product = context.version.product();
+    if request.method() != Method::GET {
+        let reply = Reply::fail(format!("Commands are sent with GET, not {}", request.method()));
+        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, &reply, &product);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    let line = read(request.uri().path(), request.uri().query());
+    let name = line.as_ref().map(|line| line.command.clone()).unwrap_or_default();
+    // In a task of its own: a client that goes must not stop a command half-way.
+    let reply = tokio::spawn(async move { answer(&context, line).await }).await;
+    let reply = reply.unwrap_or_else(|_| Reply::fail(format!("command {name} broke; the log says why")));
+    tracing::debug!(far = %peer.far, command = name, status = ?reply.status, reply.description, "command");
+    respond(StatusCode::OK, &reply, &product)
+}
+
+/// A reply as EvoStream's HTTP clients expect it.
+fn respond(status: StatusCode, reply: &Reply, product: &str) -> Response {
+    let mut response = Response::new(Body::from(reply.json() + "\r\n\r\n"));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if let Ok(product) = HeaderValue::from_str(product) {
+        headers.insert(header::SERVER, product);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The command in the path, the parameters in the query's first parameter, whatever its name.
+fn read(path: &str, query: Option<&str>) -> Result<Line, ParseError> {
+    let command = percent_decoded(path.strip_prefix('/').unwrap_or(path));
+    let command = String::from_utf8(command).map_err(|e| ParseError::NotUtf8 { at: e.utf8_error().valid_up_to() + 1 })?;
+    let first = query.and_then(|query| query.split('&').next()).unwrap_or_default();
+    let encoded = first.split_once('=').map_or("", |(_, value)| value);
+    Line::with_params(&command, &decoded(encoded)?)
+}
+
+/// Clients send base64 as it is, so `+` is a plus sign; some percent-encode it, some use the alphabet for URLs.
+fn decoded(encoded: &str) -> Result<Vec<u8>, ParseError> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(true),
+    );
+    let mut encoded = percent_decoded(encoded);
+    for byte in &mut encoded {
+        match byte {
+            b'-' => *byte = b'+',
+            b'_' => *byte = b'/',
+            _ => {}
+        }
+    }
+    let decoded = LENIENT.decode(encoded.trim_ascii()).map_err(|error| {
+        ParseError::Encoding(format!("The first parameter of the query must hold base64 of key=value …: {error}"))
+    })?;
+    Ok(decoded.trim_ascii().to_vec())
+}
+
+/// Takes `%XX` for a byte, and anything else for itself.
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|hex| byte == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+        let value = hex.and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(value.unwrap_or(byte));
+        rest = if value.is_some() { &after[2..] } else { after };
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::control::parse::Value;
+
+    #[test]
+    fn parameters_in_every_coding() {
+        // Documented: localStreamName=cam1 pathToFile=../media/cam1 type=mp4 chunkLength=60
+        let documented =
+            "bG9jYWxTdHJlYW1OYW1lPWNhbTEgcGF0aFRvRmlsZT0uLi9tZWRpYS9jYW0xIHR5cGU9bXA0IGNodW5rTGVuZ3RoPTYw";
+        let line = read("/Record", Some(&format!("params={documented}"))).unwrap();
+        assert_eq!(line.command, "record");
+        assert_eq!(line.params[1], ("pathToFile".into(), Value::Text("../media/cam1".into())));
+        assert_eq!(line.params.len(), 4);
+
+        // `p=>>>~~~??~` needs both special characters and padding.
+        let expected = vec![("p".to_owned(), Value::Text(">>>~~~??~".into()))];
+        for query in [
+            "params=cD0+Pj5+fn4/P34=",
+            "anything=cD0+Pj5+fn4/P34=&params=x",
+            "params=cD0%2BPj5%2bfn4%2FP34%3D",
+            "params=cD0-Pj5-fn4_P34",
+            "params=cD0+Pj5+fn4/P34",
+            "params=%20cD0+Pj5+fn4/P34=",
+            "=cD0+Pj5+fn4/P34=",
+        ] {
+            assert_eq!(read("/x", Some(query)).unwrap().params, expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn no_parameters() {
+        for query in [None, Some(""), Some("params"), Some("params="), Some("params=%20"), Some("&a=eA==")] {
+            assert_eq!(read("/version", query), Ok(Line { command: "version".into(), params: vec![] }));
+        }
+        assert_eq!(read("/", None).unwrap().command, "");
+        // A line end after the parameters, as from echo.
+        assert_eq!(read("/x", Some("p=YT0xCg==")).unwrap().params, [("a".into(), Value::Text("1".into()))]);
+    }
+
+    #[test]
+    fn what_is_no_command_line() {
+        let table = [
+            ("/x", "params=localStreamName", "The first parameter of the query must hold base64 of key=value …: "),
+            ("/x", "localStreamName=cam!", "The first parameter of the query must hold base64 of key=value …: "),
+            // `a=\0`
+            ("/x", "params=YT0A", "The command has a control character (U+0000) at byte 3"),
+            ("/a%00b", "", "The command has a control character (U+0000) at byte 2"),
+            ("/%ff", "", "The command is not UTF-8 at byte 1"),
+        ];
+        for (path, query, error) in table {
+            let got = read(path, Some(query)).unwrap_err().to_string();
+            assert!(got.starts_with(error), "{path} {query}: {got}");
+        }
+        let long = format!("params={}", "YWFh".repeat(6000));
+        assert_eq!(read("/x", Some(&long)), Err(ParseError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_read_or_refused(path in ".{0,30}", query in "[A-Za-z0-9+/=%_ &-]{0,40}") {
+            let _ = read(&path, Some(&query));
+        }
+
+        #[test]
+        fn percent_codes_come_back(bytes: Vec<u8>) {
+            let text: String = bytes.iter().map(|b| format!("%{b:02x}")).collect();
+            prop_assert_eq!(percent_decoded(&text), bytes);
+        }
+    }
+
+    #[test]
+    fn broken_percent_codes_stand_for_themselves() {
+        for text in ["%", "%4", "%zz", "100%", "%+1", "é%"] {
+            assert_eq!(percent_decoded(text), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn addresses_are_told_apart() {
+        let _: fn(SocketAddr) -> String = |a| a.to_string();
+    }
+}

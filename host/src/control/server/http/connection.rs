@@ -1,0 +1,165 @@
+//! HTTP connections that can't be held open by sending or reading slowly.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep},
+};
+
+use crate::control::{Limits, server::accept};
+
+/// A listener with so many connections at a time; the next one waits in the kernel's queue.
+pub(super) struct Bounded {
+    listener: TcpListener,
+    seats: Arc<Semaphore>,
+    limits: Limits,
+}
+
+impl Bounded {
+    pub(super) fn new(listener: TcpListener, limits: &Limits) -> Self {
+        Self { listener, seats: Arc::new(Semaphore::new(limits.http_clients)), limits: *limits }
+    }
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let seat = self.seats.clone().acquire_owned().await.expect("the semaphore is never closed");
+        loop {
+            let (socket, far) = accept(&self.listener).await;
+            // Fails only for a connection that is gone already.
+            let Ok(near) = socket.local_addr() else { continue };
+            let peer = Peer { near, far, busy: Arc::default() };
+            let timer = Box::pin(sleep(self.limits.request));
+            let connection =
+                Connection { socket, peer, timer, writing: false, write: self.limits.write, _seat: seat };
+            return (connection, far);
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Who is at a connection's ends.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) near: SocketAddr,
+    pub(super) far: SocketAddr,
+    busy: Arc<AtomicBool>,
+}
+
+impl Peer {
+    /// Stops the clock of the connection: it is our turn, until the guard is dropped.
+    pub(super) fn busy(&self) -> Busy {
+        self.busy.store(true, Ordering::Relaxed);
+        Busy(self.busy.clone())
+    }
+}
+
+pub(super) struct Busy(Arc<AtomicBool>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        stream.io().peer.clone()
+    }
+}
+
+/// A connection whose request must have come, and whose reply must go, within time.
+pub(super) struct Connection {
+    socket: TcpStream,
+    peer: Peer,
+    /// When the client has taken too long.
+    timer: Pin<Box<Sleep>>,
+    /// A write waits for room, and the timer says how long it may.
+    writing: bool,
+    write: Duration,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        ready!(self.timer.as_mut().poll(cx));
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+
+    fn wrote<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.writing = false;
+            // A kept connection may wait as long for its next request.
+            self.timer.as_mut().reset(Instant::now() + self.write);
+            return result;
+        }
+        if !std::mem::replace(&mut self.writing, true) {
+            self.timer.as_mut().reset(Instant::now() + self.write);
+        }
+        self.overdue(cx).map(Err)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Bytes do not set the timer back: a request is one piece, however it trickles in.
+        if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.peer.busy.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        self.overdue(cx).map(Err)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.wrote(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.wrote(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,136 @@
+//! What components say, on the server's log: cut, counted, and never a flood.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+
+/// Longest line, in bytes.
+pub(super) const MAX_LINE: usize = 1024;
+/// Lines a second.
+const MAX_RATE: u32 = 64;
+
+/// The log of one instance. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct GuestLog(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Component and file.
+    from: String,
+    second: Instant,
+    lines: u32,
+    dropped: u64,
+    /// The last error line: a panic's message, which a trap does not carry.
+    last_error: Option<String>,
+}
+
+impl GuestLog {
+    pub(super) fn new(from: String) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            from,
+            second: Instant::now(),
+            lines: 0,
+            dropped: 0,
+            last_error: None,
+        })))
+    }
+
+    /// Logs a line; levels as in `host.log`.
+    pub(super) fn line(&self, level: u8, message: &str) {
+        let mut inner = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let message = cut(message, MAX_LINE);
+        if level == 0 {
+            inner.last_error = Some(message.to_owned());
+        }
+        if inner.second.elapsed() >= Duration::from_secs(1) {
+            inner.report_dropped();
+            inner.second = Instant::now();
+            inner.lines = 0;
+        }
+        if inner.lines >= MAX_RATE {
+            inner.dropped += 1;
+            return;
+        }
+        inner.lines += 1;
+        let from = &inner.from;
+        match level {
+            0 => tracing::error!(component = %from, "{message:?}"),
+            1 => tracing::warn!(component = %from, "{message:?}"),
+            2 => tracing::info!(component = %from, "{message:?}"),
+            _ => tracing::debug!(component = %from, "{message:?}"),
+        }
+    }
+
+    /// The last error line, if there was one.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_error.clone()
+    }
+}
+
+impl Inner {
+    fn report_dropped(&mut self) {
+        if self.dropped > 0 {
+            tracing::warn!(component = %self.from, lines = self.dropped, "log lines dropped: over 64 a second");
+            self.dropped = 0;
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.report_dropped();
+    }
+}
+
+/// The first `max` bytes of a text, cut between characters.
+pub(super) fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    &text[..end]
+}
+
+impl IsTerminal for GuestLog {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+/// Standard output and error of a component.
+impl StdoutStream for GuestLog {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+impl tokio::io::AsyncWrite for GuestLog {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let text = String::from_utf8_lossy(bytes);
+        text.lines().filter(|line| !line.is_empty()).for_each(|line| self.line(2, line));
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(cut("añb", 2), "a");
+        assert_eq!(cut("añb", 3), "añ");
+        assert_eq!(cut("añb", 99), "añb");
+        assert_eq!(cut("", 0), "");
+    }
+}

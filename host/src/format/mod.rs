@@ -1,0 +1,76 @@
+//! The host of the components: all use of wasmtime.
+//!
+//! A component that implements a format is loaded once ([`version`]), from the binary or from the formats
+//! folder ([`catalog`]), compiled or taken from the cache of compiled ones ([`cache`]). Each segment gets an
+//! instance of its own in a store of its own ([`writer`]), with limits ([`limits`]), the host's functions
+//! ([`imports`]) and a WASI that grants nothing ([`wasi`]). When it traps or breaks a rule its store is
+//! dropped, and nothing else notices.
+
+mod cache;
+mod catalog;
+mod engine;
+mod guest_log;
+mod held;
+mod imports;
+pub mod limits;
+mod version;
+mod wasi;
+mod writer;
+
+pub use catalog::Formats;
+pub use engine::Engine;
+pub use version::{LoadError, Manifest, OptionSpec, Version};
+pub use writer::{Begin, End, Finished, HEAD_ALIGN, Writer};
+
+/// Bindings to `wit/0.1.0`.
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit/0.1.0",
+        world: "plugin",
+        imports: { default: async | trappable },
+        exports: { default: async },
+        with: { "reelwright:writer/host.output": super::imports::Output },
+    });
+}
+
+use crate::output::segment::OutputError;
+
+/// What a component did wrong, or could not do.
+#[derive(Debug, thiserror::Error)]
+#[error("format {component}: {call}: {cause}")]
+pub struct FormatError {
+    /// Name, version and hash.
+    pub component: String,
+    /// The function of the contract that was called.
+    pub call: &'static str,
+    pub cause: Cause,
+}
+
+/// Why a call of a component failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The component said so itself; `code` as in the contract.
+    #[error("{code}: {message}")]
+    Refused { code: String, message: String },
+    #[error("it trapped: {0}")]
+    Trap(String),
+    #[error("it exceeded the limit `{name}` of {limit}")]
+    Limit { name: &'static str, limit: String },
+    #[error("it broke the contract: {0}")]
+    Contract(String),
+    #[error("it can't be instantiated: {0}")]
+    Instantiate(String),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+impl FormatError {
+    /// Whether the disk is to blame, not the component.
+    pub fn is_disk(&self) -> bool {
+        match &self.cause {
+            Cause::Output(_) => true,
+            Cause::Refused { code, .. } => code == "output",
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A component, loaded: checked against the contract, compiled, asked what it is.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, types::ComponentItem};
+
+use super::{
+    Engine, bindings,
+    cache::Cache,
+    guest_log::cut,
+    imports::State,
+    limits::Limits,
+    writer::{self, Time},
+};
+
+/// Largest component file, in bytes.
+pub(super) const MAX_COMPONENT: u64 = 64 << 20;
+/// What a format must export.
+const WRITER: &str = "reelwright:writer/writer@0.1";
+/// What the host provides for `needs`.
+const NEEDS: [&str; 4] = ["payload", "patch", "read-back", "head-room"];
+
+/// Why a component is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("it can't be read: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("it has {size} bytes; a component has at most {MAX_COMPONENT}")]
+    TooLarge { size: u64 },
+    #[error("it is not WebAssembly: it begins with {0:02x?}")]
+    NotWasm(Vec<u8>),
+    #[error("it is a core module, not a component; build it for wasm32-wasip2")]
+    CoreModule,
+    #[error("it is damaged, or uses what this server does not support: {0}")]
+    Compile(String),
+    #[error("it exports {found}, but not {WRITER}.x; build it against wit/0.1.0, world `plugin`")]
+    NoWriter { found: String },
+    #[error("it does not fit the contract {WRITER}.x: {0}")]
+    Mismatch(String),
+    #[error(transparent)]
+    Describe(#[from] super::FormatError),
+    #[error("its manifest is wrong: {0}")]
+    Manifest(String),
+}
+
+/// What a component says it is; see `writer.manifest` in the WIT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    pub format: String,
+    pub version: String,
+    pub extension: String,
+    pub mime: String,
+    pub codecs: Vec<String>,
+    pub needs: Vec<String>,
+    pub options: Vec<OptionSpec>,
+}
+
+/// An option of a format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionSpec {
+    pub key: String,
+    pub default_value: String,
+    pub help: String,
+}
+
+/// A component that can write segments. What runs on it keeps it alive.
+pub struct Version {
+    pub manifest: Manifest,
+    /// Of the component's file, in hexadecimal.
+    pub sha256: String,
+    /// Where it came from; `None`: from the binary.
+    pub file: Option<PathBuf>,
+    pub(super) engine: Engine,
+    pub(super) pre: bindings::PluginPre<State>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) copies_payload: bool,
+}
+
+impl std::fmt::Debug for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Version").field("name", &self.label()).field("file", &self.file).finish()
+    }
+}
+
+impl Version {
+    /// Name, version and the start of the hash: `flv 0.1.0 (sha256 0123456789ab)`.
+    pub fn label(&self) -> String {
+        let Manifest { format, version, .. } = &self.manifest;
+        format!("{format} {version} (sha256 {})", &self.sha256[..12])
+    }
+
+    /// Whether the format has an option of that name.
+    pub fn has_option(&self, key: &str) -> bool {
+        self.manifest.options.iter().any(|o| o.key == key)
+    }
+
+    /// Checks and compiles a component, and asks it what it is.
+    pub(super) async fn load(
+        engine: &Engine,
+        cache: &Cache,
+        limits: &Arc<Limits>,
+        wasm: Vec<u8>,
+        file: Option<PathBuf>,
+    ) -> Result<Self, LoadError> {
+        check_kind(&wasm)?;
+        let sha256 = hex(&Sha256::digest(&wasm));
+        let component = {
+            let (engine, cache, sha256) = (engine.clone(), cache.clone(), sha256.clone());
+            tokio::task::spawn_blocking(move || cache.component(&engine, &sha256, &wasm))
+                .await
+                .map_err(|e| LoadError::Compile(e.to_string()))?
+                .map_err(|e| LoadError::Compile(format!("{e:#}")))?
+        };
+        check_exports(engine, &component)?;
+        let mismatch = |e: wasmtime::Error| LoadError::Mismatch(format!("{e:#}"));
+        let pre = engine.linker().instantiate_pre(&component).map_err(mismatch)?;
+        let pre = bindings::PluginPre::new(pre).map_err(mismatch)?;
+        let from = file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
+        let manifest = describe(engine, &pre, limits, &from).await?;
+        check_manifest(&manifest).map_err(LoadError::Manifest)?;
+        Ok(Self {
+            copies_payload: manifest.needs.iter().any(|n| n == "payload"),
+            manifest,
+            sha256,
+            file,
+            engine: engine.clone(),
+            pre,
+            limits: limits.clone(),
+        })
+    }
+}
+
+/// Tells a component by its preamble (component model, Binary.md: layer 1) from a core module (layer 0).
+fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
+    match wasm {
+        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', _, _, 0, 0, ..] => Err(LoadError::CoreModule),
+        _ => Err(LoadError::NotWasm(wasm[..wasm.len().min(8)].to_vec())),
+    }
+}
+
+/// Says in our own words what is missing, before wasmtime does in its.
+fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let ty = component.component_type();
+    let mut found: Vec<String> = Vec::new();
+    for (name, item) in ty.exports(engine.wasmtime()) {
+        if name.starts_with(WRITER) && matches!(item.ty, ComponentItem::ComponentInstance(_)) {
+            return Ok(());
+        }
+        found.push(format!("`{}`", cut(name, 80)));
+    }
+    found.truncate(5);
+    let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
+    Err(LoadError::NoWriter { found })
+}
+
+async fn describe(
+    engine: &Engine,
+    pre: &bindings::PluginPre<State>,
+    limits: &Arc<Limits>,
+    from: &str,
+) -> Result<Manifest, super::FormatError> {
+    let fail = |cause| super::FormatError { component: from.to_owned(), call: "describe", cause };
+    let mut store = writer::store(engine, limits, State::bare(limits, Duration::ZERO, from));
+    let plugin = writer::instantiate(&mut store, pre, limits).await.map_err(fail)?;
+    let time = Time { name: "describe-time", limit: limits.describe_time };
+    let result = writer::call(&mut store, time, async |store| {
+        plugin.reelwright_writer_writer().call_describe(store).await
+    })
+    .await;
+    let m = result.map_err(fail)?;
+    Ok(Manifest {
+        format: m.format,
+        version: m.version,
+        extension: m.extension,
+        mime: m.mime,
+        codecs: m.codecs,
+        needs: m.needs,
+        options: m
+            .options
+            .into_iter()
+            .map(|o| OptionSpec { key: o.key, default_value: o.default_value, help: o.help })
+            .collect(),
+    })
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<(), String> {
+    let word = |text: &str, max: usize, dash: bool| {
+        (1..=max).contains(&text.len())
+            && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9') || (dash && b == b'-'))
+    };
+    if !word(&manifest.format, 32, true) {
+        return Err(format!("format {:?}: 1 to 32 of a-z, 0-9 and -", cut(&manifest.format, 80)));
+    }
+    if !word(&manifest.extension, 16, false) || manifest.extension == "info" {
+        return Err(format!("extension {:?}: 1 to 16 of a-z and 0-9, not info", cut(&manifest.extension, 80)));
+    }
+    let version = &manifest.version;
+    if version.is_empty() || version.len() > 64 || !version.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!("version {:?}: 1 to 64 printable characters", cut(version, 80)));
+    }
+    match manifest.needs.iter().find(|need| !NEEDS.contains(&need.as_str())) {
+        Some(need) => {
+            Err(format!("it needs {:?}, which this server does not have: {NEEDS:?}", cut(need, 80)))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,431 @@
+//! One instance of a component, writing one segment.
+
+use std::{sync::Arc, time::Duration};
+
+use wasmtime::{Store, UpdateDeadline};
+
+use super::{
+    Cause, FormatError, Version,
+    bindings::{
+        Plugin, PluginPre,
+        reelwright::writer::types::{
+            End as WitEnd, Error as WitError, Property, Sample as WitSample, Start as WitStart, Timebase,
+            Track as WitTrack, TrackEnd,
+        },
+    },
+    engine::Engine,
+    imports::{Session, State},
+    limits::{Exceeded, Limits, TICK},
+};
+use crate::{
+    media::{Sample, Track},
+    output::{Segment, journal, segment},
+};
+
+/// Most samples of one `write`.
+const MAX_BATCH: usize = 64;
+/// Most bytes of `carry`.
+const MAX_CARRY: usize = 64 << 10;
+/// What heads are rounded up to. Larger than the blocks of most file systems would cost space, smaller would
+/// make each shift a copy.
+pub const HEAD_ALIGN: u32 = 4096;
+
+/// What a segment starts from.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    /// Number in the run.
+    pub segment: u64,
+    pub epoch_us: i64,
+    pub origin_ms: i64,
+    /// Bytes kept free in front of a spool; a multiple of [`HEAD_ALIGN`].
+    pub head_room: u64,
+    pub tracks: Vec<Track>,
+    /// Options that differ from their defaults. Those that the format does not have are left out.
+    pub options: Vec<(String, String)>,
+    pub carry: Vec<u8>,
+}
+
+/// How a segment ends.
+#[derive(Clone, Debug)]
+pub struct End {
+    pub reason: &'static str,
+    /// By track, the DTS at which it ends.
+    pub tracks: Vec<(u32, i64)>,
+}
+
+/// A segment that is complete.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub file: segment::Finished,
+    /// What the format says of it: `duration-ms`, …
+    pub properties: Vec<(String, String)>,
+    /// For the next segment of the run.
+    pub carry: Vec<u8>,
+}
+
+/// Writes one segment. After an error only [`Writer::abandon`] makes sense.
+pub struct Writer {
+    version: Arc<Version>,
+    plugin: Plugin,
+    store: Store<State>,
+    dead: bool,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Instantiates the component and opens the segment. On an error the segment's files are removed.
+    pub async fn open(version: Arc<Version>, segment: Segment, begin: Begin) -> Result<Self, FormatError> {
+        let start = journal_start(&version, &segment, begin);
+        let from = format!("{} {}", version.label(), segment.path().display());
+        let wit = wit_start(&start);
+        let state = State::with_session(&version.limits, &from, Session::new(segment, start));
+        let mut store = store(&version.engine, &version.limits, state);
+        let result = async {
+            check_codecs(&version, &wit.tracks)?;
+            let plugin = instantiate(&mut store, &version.pre, &version.limits).await?;
+            let time = Time { name: "open-time", limit: version.limits.open_time };
+            let opened = call(&mut store, time, async |store| {
+                plugin.reelwright_writer_writer().call_open(store, &wit).await
+            })
+            .await?;
+            opened.map_err(refused)?;
+            let session = store.data_mut().session.as_mut().expect("a writer has a session");
+            session.segment.flush().await?;
+            Ok(plugin)
+        }
+        .await;
+        match result {
+            Ok(plugin) => Ok(Self { version, plugin, store, dead: false }),
+            Err(cause) => {
+                if let Some(session) = store.data_mut().session.take() {
+                    session.segment.discard().await;
+                }
+                Err(FormatError { component: version.label(), call: "open", cause })
+            }
+        }
+    }
+
+    /// The component.
+    pub fn version(&self) -> &Arc<Version> {
+        &self.version
+    }
+
+    /// Where the segment is written to.
+    pub fn path(&self) -> std::path::PathBuf {
+        self.session().segment.path()
+    }
+
+    /// Bytes appended to all outputs.
+    pub fn bytes(&self) -> u64 {
+        self.session().segment.total_size()
+    }
+
+    /// Bytes of memory that the instance uses.
+    pub fn memory(&self) -> usize {
+        self.store.data().growth.memory_used()
+    }
+
+    /// Writes samples: any number, in run time. What is appended is on its way to the disk when this returns.
+    pub async fn write(&mut self, samples: &[Sample]) -> Result<(), FormatError> {
+        for batch in samples.chunks(MAX_BATCH) {
+            let result = self.write_batch(batch).await;
+            self.check("write", result)?;
+        }
+        Ok(())
+    }
+
+    async fn write_batch(&mut self, batch: &[Sample]) -> Result<(), Cause> {
+        let copies = self.version.copies_payload;
+        let mut payloads = Vec::new();
+        if copies {
+            payloads.reserve_exact(batch.iter().map(|s| s.data.len()).sum());
+        }
+        let session = self.session_mut();
+        session.appended_in_call = 0;
+        let headers: Vec<WitSample> = batch
+            .iter()
+            .map(|sample| {
+                if copies {
+                    payloads.extend_from_slice(&sample.data);
+                }
+                session.given += sample.data.len() as u64;
+                WitSample {
+                    seq: session.held.push(sample.data.clone()),
+                    dts: sample.dts_ms,
+                    pts: sample.pts_ms,
+                    duration: 0,
+                    track: sample.track,
+                    size: u32::try_from(sample.data.len()).expect("samples are at most 8 MiB"),
+                    bits: u32::from(sample.key) | u32::from(sample.discontinuity) << 1,
+                }
+            })
+            .collect();
+        let time = Time { name: "write-time", limit: self.version.limits.write_time };
+        let writer = self.plugin.reelwright_writer_writer();
+        let result =
+            call(&mut self.store, time, async |store| writer.call_write(store, &headers, &payloads).await)
+                .await?;
+        let needed = result.map_err(refused)?;
+        let max_held = self.version.limits.held;
+        let session = self.session_mut();
+        let (first, next) = (session.held.first(), session.held.next());
+        if !(first..=next).contains(&needed) {
+            return Err(Cause::Contract(format!(
+                "write returned {needed} as the first sample still needed; {first} to {next} are legal"
+            )));
+        }
+        session.held.free_before(needed);
+        if session.held.bytes() > max_held {
+            return Err(Cause::Limit { name: "held", limit: format!("{} MiB", max_held >> 20) });
+        }
+        Ok(session.segment.flush().await?)
+    }
+
+    /// Announces the tracks anew. `false`: the format wants a new segment for them.
+    pub async fn update_tracks(&mut self, tracks: &[Track]) -> Result<bool, FormatError> {
+        let tracks: Vec<WitTrack> = tracks.iter().map(wit_track).collect();
+        let result = async {
+            if check_codecs(&self.version, &tracks).is_err() {
+                return Ok(false);
+            }
+            let time = Time { name: "write-time", limit: self.version.limits.write_time };
+            let writer = self.plugin.reelwright_writer_writer();
+            let answer =
+                call(&mut self.store, time, async |store| writer.call_update_tracks(store, &tracks).await)
+                    .await?;
+            answer.map_err(refused)
+        }
+        .await;
+        self.check("update-tracks", result)
+    }
+
+    /// Ends the segment: when this returns the file is complete and on disk. On an error the files stay as they are.
+    pub async fn finish(mut self, end: End) -> Result<Finished, FormatError> {
+        let tracks = end.tracks.iter().map(|&(track, dts)| TrackEnd { track, dts }).collect();
+        let end = WitEnd { reason: end.reason.into(), tracks, properties: Vec::new() };
+        self.session_mut().appended_in_call = 0;
+        let result = async {
+            let time = Time { name: "finish-time", limit: self.version.limits.finish_time };
+            let writer = self.plugin.reelwright_writer_writer();
+            let summary =
+                call(&mut self.store, time, async |store| writer.call_finish(store, &end).await).await?;
+            let summary = summary.map_err(refused)?;
+            if summary.carry.len() > MAX_CARRY {
+                let length = summary.carry.len();
+                return Err(Cause::Contract(format!("carry has {length} bytes, at most {MAX_CARRY}")));
+            }
+            Ok(summary)
+        }
+        .await;
+        let summary = match self.check("finish", result) {
+            Ok(summary) => summary,
+            Err(error) => {
+                self.abandon().await;
+                return Err(error);
+            }
+        };
+        let session = self.store.data_mut().session.take().expect("a writer has a session");
+        let component = self.version.label();
+        let fail = |e| FormatError { component, call: "finish", cause: Cause::Output(e) };
+        let file = session.segment.finish().await.map_err(fail)?;
+        let properties = summary.properties.into_iter().map(|p| (p.key, p.value)).collect();
+        Ok(Finished { file, properties, carry: summary.carry })
+    }
+
+    /// Gives the segment up: what was appended stays, spools wait for recovery. The main file, if there is one.
+    pub async fn abandon(mut self) -> Option<segment::Finished> {
+        let session = self.store.data_mut().session.take()?;
+        session.segment.abandon().await
+    }
+
+    fn session(&self) -> &Session {
+        self.store.data().session.as_ref().expect("a writer has a session")
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        self.store.data_mut().session.as_mut().expect("a writer has a session")
+    }
+
+    fn check<T>(&mut self, call: &'static str, result: Result<T, Cause>) -> Result<T, FormatError> {
+        debug_assert!(!self.dead, "{call} after an error");
+        result.map_err(|cause| {
+            self.dead = true;
+            FormatError { component: self.version.label(), call, cause }
+        })
+    }
+}
+
+/// How long a call may compute, and the limit's name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time {
+    pub(super) name: &'static str,
+    pub(super) limit: Duration,
+}
+
+/// A store with all limits set.
+pub(super) fn store(engine: &Engine, limits: &Limits, state: State) -> Store<State> {
+    let mut store = Store::new(engine.wasmtime(), state);
+    store.limiter(|state| &mut state.growth);
+    store.set_hostcall_fuel(limits.hostcall_bytes);
+    store.epoch_deadline_callback(|mut store| {
+        let state = store.data_mut();
+        state.ticks += 1;
+        match state.ticks > state.ticks_allowed {
+            true => Err(OutOfTime.into()),
+            // Others get their turn.
+            false => Ok(UpdateDeadline::Yield(1)),
+        }
+    });
+    store
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("out of time")]
+struct OutOfTime;
+
+/// Instantiates a component within the limits of `open`.
+pub(super) async fn instantiate(
+    store: &mut Store<State>,
+    pre: &PluginPre<State>,
+    limits: &Limits,
+) -> Result<Plugin, Cause> {
+    let time = Time { name: "open-time", limit: limits.open_time };
+    call(store, time, async |store| pre.instantiate_async(store).await).await.map_err(|cause| match cause {
+        Cause::Trap(message) => Cause::Instantiate(message),
+        cause => cause,
+    })
+}
+
+/// Makes a call within its time, and says in the contract's words why it failed.
+pub(super) async fn call<T>(
+    store: &mut Store<State>,
+    time: Time,
+    call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+) -> Result<T, Cause> {
+    let state = store.data_mut();
+    state.ticks = 0;
+    state.ticks_allowed = (time.limit.as_millis() / TICK.as_millis()) as u64;
+    store.set_epoch_deadline(1);
+    let error = match call(store).await {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if error.downcast_ref::<OutOfTime>().is_some() {
+        return Err(Cause::Limit { name: time.name, limit: format!("{:?} of computing", time.limit) });
+    }
+    let state = store.data_mut();
+    if let Some(Exceeded { name, limit }) = state.growth.refused.take() {
+        return Err(Cause::Limit { name, limit });
+    }
+    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+        return Err(Cause::Trap(format!("it called exit({})", exit.0)));
+    }
+    let said = state.log.last_error().map(|said| format!("; it said: {said}")).unwrap_or_default();
+    Err(Cause::Trap(format!("{}{said}", describe_trap(&error))))
+}
+
+/// The root cause, and the functions of the component that led there, innermost first.
+fn describe_trap(error: &wasmtime::Error) -> String {
+    let cause = error.root_cause().to_string();
+    let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map_or(&[][..], |b| b.frames());
+    let names: Vec<_> = frames.iter().filter_map(|f| f.func_name()).take(4).collect();
+    if names.is_empty() { cause } else { format!("{cause} in {}", names.join(" < ")) }
+}
+
+fn refused(error: WitError) -> Cause {
+    let cut = |text: &str| super::guest_log::cut(text, 1024).to_owned();
+    Cause::Refused { code: cut(&error.code), message: cut(&error.message) }
+}
+
+fn check_codecs(version: &Version, tracks: &[WitTrack]) -> Result<(), Cause> {
+    let codecs = &version.manifest.codecs;
+    match tracks.iter().find(|t| !codecs.contains(&t.codec)) {
+        Some(track) => Err(Cause::Refused {
+            code: "unsupported".into(),
+            message: format!(
+                "{} codec {} can't be held by {}, which takes {}",
+                track.kind,
+                track.codec,
+                version.manifest.format,
+                codecs.join(", ")
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn journal_start(version: &Version, segment: &Segment, begin: Begin) -> journal::Start {
+    let options = version.manifest.options.iter().map(|spec| {
+        let set = begin.options.iter().find(|(key, _)| *key == spec.key).map(|(_, value)| value.clone());
+        (spec.key.clone(), set.unwrap_or_else(|| spec.default_value.clone()))
+    });
+    journal::Start {
+        format: version.manifest.format.clone(),
+        version: version.manifest.version.clone(),
+        sha256: version.sha256.clone(),
+        file: segment.name().to_owned(),
+        segment: begin.segment,
+        epoch_us: begin.epoch_us,
+        origin_ms: begin.origin_ms,
+        head_room: begin.head_room,
+        head_align: HEAD_ALIGN,
+        tracks: begin
+            .tracks
+            .into_iter()
+            .map(|t| journal::Track {
+                id: t.id,
+                kind: t.kind.as_str().into(),
+                codec: t.codec,
+                timebase: (1, 1000),
+                config: t.config.to_vec(),
+                properties: t.properties,
+            })
+            .collect(),
+        options: options.collect(),
+        carry: begin.carry,
+    }
+}
+
+fn wit_start(start: &journal::Start) -> WitStart {
+    WitStart {
+        segment: start.segment,
+        epoch_us: start.epoch_us,
+        origin_ms: start.origin_ms,
+        head_room: start.head_room,
+        head_align: start.head_align,
+        tracks: start
+            .tracks
+            .iter()
+            .map(|t| WitTrack {
+                id: t.id,
+                kind: t.kind.clone(),
+                codec: t.codec.clone(),
+                timebase: Timebase { num: t.timebase.0, den: t.timebase.1 },
+                config: t.config.clone(),
+                properties: properties(&t.properties),
+            })
+            .collect(),
+        options: properties(&start.options),
+        carry: start.carry.clone(),
+    }
+}
+
+fn wit_track(track: &Track) -> WitTrack {
+    WitTrack {
+        id: track.id,
+        kind: track.kind.as_str().into(),
+        codec: track.codec.clone(),
+        timebase: Timebase { num: 1, den: 1000 },
+        config: track.config.to_vec(),
+        properties: properties(&track.properties),
+    }
+}
+
+fn properties(pairs: &[(String, String)]) -> Vec<Property> {
+    pairs.iter().map(|(key, value)| Property { key: key.clone(), value: value.clone() }).collect()
+}

@@ -1,0 +1,264 @@
+//! Where a recording may be written: `pathToFile` to a folder's descriptor and a file name.
+//!
+//! A relative path lies in the media root, an absolute one in the media root or an allowed path. The
+//! folder is opened with `openat2(RESOLVE_BENEATH)`, so that neither `..` nor a symbolic link, not even
+//! one put there in between, leads outside.
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+/// Longest file name on Linux file systems, less room for what is added (`_0001_part0000`, extension, spool name).
+const MAX_STEM: usize = 255 - 64;
+
+/// Why a path can't be recorded to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    #[error("pathToFile {path:?} has a control character")]
+    ControlCharacter { path: String },
+    #[error("pathToFile `{path}` is a Windows path; this server runs on Linux")]
+    Windows { path: String },
+    #[error("pathToFile `{path}` has no file name")]
+    NoFileName { path: String },
+    #[error("pathToFile `{path}`: the file name is over {MAX_STEM} bytes")]
+    NameTooLong { path: String },
+    #[error("pathToFile `{path}` has `..`; give a path below the media root {root}")]
+    ParentFolder { path: String, root: PathBuf },
+    #[error("{path} lies outside the media root {root}; allow its folder with --allow-path")]
+    Outside { path: PathBuf, root: PathBuf },
+    #[error("{path} leads outside {root} by a symbolic link; allow where it leads with --allow-path")]
+    Escapes { path: PathBuf, root: PathBuf },
+    #[error("{path}: {}", describe(*.errno))]
+    Folder { path: PathBuf, errno: Errno },
+    #[error("{path}: no free name among {path} and 9,999 numbered ones")]
+    NoFreeName { path: PathBuf },
+}
+
+/// A folder that recordings may be written to.
+#[derive(Debug)]
+struct Root {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// The media root and the other allowed folders.
+#[derive(Debug)]
+pub struct Roots {
+    media: Root,
+    allowed: Vec<Root>,
+}
+
+/// A folder, open, and the path it was reached by (for messages).
+#[derive(Debug)]
+pub struct Folder {
+    pub path: PathBuf,
+    pub fd: OwnedFd,
+    /// Device and inode: which folder it is, however it was spelled.
+    pub id: (u64, u64),
+}
+
+/// A folder and the file name that was asked for, extension included if it had one.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub folder: Arc<Folder>,
+    pub name: String,
+}
+
+impl Roots {
+    /// Opens the media root, which is created if it is missing, and the allowed paths, which must exist.
+    pub fn open(media: &Path, allowed: &[PathBuf]) -> std::io::Result<Self> {
+        std::fs::create_dir_all(media)?;
+        let open = |path: &Path| -> std::io::Result<Root> {
+            let path = path.canonicalize()?;
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(Root { fd: rustix::fs::open(&path, flags, Mode::empty())?, path })
+        };
+        let with_path = |path: &Path, error: std::io::Error| {
+            std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
+        Ok(Self {
+            media: open(media).map_err(|e| with_path(media, e))?,
+            allowed: allowed
+                .iter()
+                .map(|path| open(path).map_err(|e| with_path(path, e)))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The media root's path, without symbolic links.
+    pub fn media(&self) -> &Path {
+        &self.media.path
+    }
+
+    /// Finds the folder of a `pathToFile`. It has to exist and to be writable.
+    pub fn resolve(&self, path_to_file: &str) -> Result<Target, PathError> {
+        let asked = || path_to_file.to_owned();
+        if path_to_file.chars().any(char::is_control) {
+            return Err(PathError::ControlCharacter { path: asked() });
+        }
+        if path_to_file.contains('\\') || path_to_file.as_bytes().get(1) == Some(&b':') {
+            return Err(PathError::Windows { path: asked() });
+        }
+        // `../media/NAME` of the EvoStream documentation means the media root.
+        let path = Path::new(path_to_file.strip_prefix("../media/").unwrap_or(path_to_file));
+        if path_to_file.ends_with('/') || path_to_file.ends_with("/.") || path.file_name().is_none() {
+            return Err(PathError::NoFileName { path: asked() });
+        }
+        if path.components().any(|c| c == Component::ParentDir) {
+            return Err(PathError::ParentFolder { path: asked(), root: self.media.path.clone() });
+        }
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+            return Err(PathError::NoFileName { path: asked() });
+        };
+        if name.len() > MAX_STEM {
+            return Err(PathError::NameTooLong { path: asked() });
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let (root, below) = self.root_of(parent).ok_or_else(|| PathError::Outside {
+            path: path.to_owned(),
+            root: self.media.path.clone(),
+        })?;
+        let folder = open_below(root, below)?;
+        check_writable(&folder)?;
+        Ok(Target { folder: Arc::new(folder), name: name.into() })
+    }
+
+    /// The root that a folder lies in, and the way from there.
+    fn root_of<'a>(&'a self, folder: &'a Path) -> Option<(&'a Root, &'a Path)> {
+        if !folder.is_absolute() {
+            return Some((&self.media, folder));
+        }
+        std::iter::once(&self.media)
+            .chain(&self.allowed)
+            .find_map(|root| Some((root, folder.strip_prefix(&root.path).ok()?)))
+    }
+}
+
+fn open_below(root: &Root, below: &Path) -> Result<Folder, PathError> {
+    let (path, way) = match below.as_os_str().is_empty() {
+        true => (root.path.clone(), Path::new(".")),
+        false => (root.path.join(below), below),
+    };
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    // EAGAIN: a rename raced with the resolution, which the kernel then can't vouch for.
+    let fd = loop {
+        match rustix::fs::openat2(&root.fd, way, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::XDEV) => {
+                return Err(PathError::Escapes { path, root: root.path.clone() });
+            }
+            result => break result.map_err(|errno| PathError::Folder { path: path.clone(), errno })?,
+        }
+    };
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| PathError::Folder { path: path.clone(), errno })?;
+    Ok(Folder { path, fd, id: (stat.st_dev, stat.st_ino) })
+}
+
+/// Tries to create a file, since permissions say nothing of read-only mounts or of other modules' rules.
+fn check_writable(folder: &Folder) -> Result<(), PathError> {
+    let name = format!(".reelwright-{}", std::process::id());
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat(&folder.fd, &name, flags, Mode::from(0o600)) {
+        Ok(_) => {
+            let _ = rustix::fs::unlinkat(&folder.fd, &name, AtFlags::empty());
+        }
+        // Somebody else is just trying.
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(PathError::Folder { path: folder.path.clone(), errno }),
+    }
+    Ok(())
+}
+
+/// An error's text in the words of the C library, in lower case: `permission denied`.
+pub fn describe(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn roots() -> (tempfile::TempDir, Roots) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |p: &str| dir.path().join(p);
+        for folder in ["media/sub", "allowed", "outside"] {
+            std::fs::create_dir_all(path(folder)).unwrap();
+        }
+        symlink(path("outside"), path("media/absolute")).unwrap();
+        symlink("../outside", path("media/relative")).unwrap();
+        symlink("sub", path("media/inner")).unwrap();
+        let roots = Roots::open(&path("media"), &[path("allowed")]).unwrap();
+        (dir, roots)
+    }
+
+    #[test]
+    fn paths_that_are_allowed() {
+        let (dir, roots) = roots();
+        let media = dir.path().canonicalize().unwrap().join("media");
+        let absolute = media.with_file_name("allowed").join("x.mp4");
+        for (asked, folder, name) in [
+            ("cam", media.clone(), "cam"),
+            ("./cam.mp4", media.clone(), "cam.mp4"),
+            ("../media/cam.flv", media.clone(), "cam.flv"),
+            ("sub/-cam 1", media.join("sub"), "-cam 1"),
+            ("inner/cam", media.join("inner"), "cam"),
+            (absolute.to_str().unwrap(), media.with_file_name("allowed"), "x.mp4"),
+        ] {
+            let target = roots.resolve(asked).unwrap_or_else(|e| panic!("{asked}: {e}"));
+            assert_eq!(target.name, name);
+            assert_eq!(target.folder.path.canonicalize().unwrap(), folder.canonicalize().unwrap());
+        }
+        let inner = roots.resolve("inner/cam").unwrap();
+        assert_eq!(inner.folder.id, roots.resolve("sub/cam").unwrap().folder.id);
+    }
+
+    #[test]
+    fn paths_that_are_not() {
+        let (dir, roots) = roots();
+        let outside = dir.path().join("outside/x").display().to_string();
+        let long = "x".repeat(192);
+        for (asked, message) in [
+            ("../x", "has `..`"),
+            ("sub/../../outside/x", "has `..`"),
+            ("../media/../x", "has `..`"),
+            ("..", "no file name"),
+            ("sub/", "no file name"),
+            ("sub/.", "no file name"),
+            ("", "no file name"),
+            (outside.as_str(), "outside the media root"),
+            ("/etc/passwd", "--allow-path"),
+            ("absolute/x", "symbolic link"),
+            ("relative/x", "symbolic link"),
+            ("a\0b", "control character"),
+            ("a\nb", "control character"),
+            ("C:\\media\\x", "Windows"),
+            ("missing/x", "no such file or directory"),
+            (long.as_str(), "over 191 bytes"),
+        ] {
+            let error = roots.resolve(asked).unwrap_err().to_string();
+            assert!(error.contains(message), "{asked:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unwritable_folder_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        // Even root can't create files there.
+        let roots = Roots::open(&dir.path().join("media"), &["/sys/kernel".into()]).unwrap();
+        let error = roots.resolve("/sys/kernel/x").unwrap_err().to_string();
+        assert_eq!(error, "/sys/kernel: permission denied");
+    }
+}

@@ -1,0 +1,291 @@
+//! Puts messages together from chunks.
+
+use bytes::Bytes;
+
+use super::{DEFAULT_CHUNK_SIZE, EXTENDED, Error, RawMessage};
+use crate::rtmp::{Limits, error::Place, message::kind};
+
+/// How much of a message gets memory before its bytes have come; after that memory doubles as they come.
+const RESERVE_BYTES: usize = 256 << 10;
+
+/// Reads chunks. Applies Set Chunk Size and Abort by itself, since they change how the next byte is read.
+///
+/// A payload is copied once, from the input into memory of its own, which it then keeps.
+#[derive(Debug)]
+pub struct ChunkReader {
+    limits: Limits,
+    chunk_size: usize,
+    /// Few, and the busy ones came first: searched from the front.
+    streams: Vec<ChunkStream>,
+    /// The chunk whose payload is being read: index of its stream, bytes missing.
+    current: Option<(usize, usize)>,
+    /// Capacity of all `partial`.
+    in_progress: usize,
+    place: Option<Place>,
+}
+
+/// What is remembered of a chunk stream: its last header, and the message in progress.
+#[derive(Debug)]
+struct ChunkStream {
+    id: u32,
+    message_stream: u32,
+    message_type: u8,
+    length: usize,
+    timestamp_ms: u32,
+    delta_ms: u32,
+    /// Extended timestamp of the last header that had a timestamp field.
+    extended: Option<u32>,
+    /// What has come of the message; empty between messages.
+    partial: Vec<u8>,
+}
+
+/// A chunk header as it was on the wire.
+struct Header {
+    fmt: u8,
+    chunk_stream: u32,
+    /// Index of the chunk stream, if it is known.
+    index: Option<usize>,
+    /// Timestamp or delta, 0 for fmt 3.
+    time: u32,
+    extended: bool,
+    /// Only fmt 0 and 1.
+    length: usize,
+    message_type: u8,
+    /// Only fmt 0.
+    message_stream: u32,
+    /// Bytes of the header itself.
+    size: usize,
+}
+
+impl ChunkReader {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            chunk_size: DEFAULT_CHUNK_SIZE as usize,
+            streams: Vec::new(),
+            current: None,
+            in_progress: 0,
+            place: None,
+        }
+    }
+
+    /// The last chunk header.
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// Takes bytes off the input until a message is whole. `None` wants more input; what is left of it then
+    /// is part of a header, at most 17 bytes, and has to be given again.
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<RawMessage>, Error> {
+        loop {
+            let (index, missing) = match self.current.take() {
+                Some(current) => current,
+                None => match self.header(input)? {
+                    Some(header) => {
+                        *input = &input[header.size..];
+                        self.start_chunk(&header)?
+                    }
+                    None => return Ok(None),
+                },
+            };
+            let (bytes, rest) = input.split_at(missing.min(input.len()));
+            *input = rest;
+            self.append(index, bytes)?;
+            if bytes.len() < missing {
+                self.current = Some((index, missing - bytes.len()));
+                return Ok(None);
+            }
+            if self.streams[index].partial.len() == self.streams[index].length {
+                return self.finish(index).map(Some);
+            }
+        }
+    }
+
+    fn header(&self, input: &[u8]) -> Result<Option<Header>, Error> {
+        let Some(basic) = input.first() else { return Ok(None) };
+        let fmt = basic >> 6;
+        // Section 5.3.1.1: ids from 64 on take one or two bytes more, the latter little-endian.
+        let (chunk_stream, mut size) = match (basic & 0x3f, input) {
+            (0, [_, low, ..]) => (64 + u32::from(*low), 2),
+            (1, [_, low, high, ..]) => (64 + u32::from(u16::from_le_bytes([*low, *high])), 3),
+            (0 | 1, _) => return Ok(None),
+            (id, _) => (u32::from(id), 1),
+        };
+        let index = self.streams.iter().position(|stream| stream.id == chunk_stream);
+        let mut header = Header {
+            fmt,
+            chunk_stream,
+            index,
+            time: 0,
+            extended: false,
+            length: 0,
+            message_type: 0,
+            message_stream: 0,
+            size,
+        };
+        let fields = &input[size..];
+        size += match fmt {
+            0 => 11,
+            1 => 7,
+            2 => 3,
+            _ => 0,
+        };
+        if input.len() < size {
+            return Ok(None);
+        }
+        if fmt <= 2 {
+            header.time = u24(fields);
+        }
+        if fmt <= 1 {
+            header.length = u24(&fields[3..]) as usize;
+            header.message_type = fields[6];
+        }
+        if fmt == 0 {
+            header.message_stream = u32::from_le_bytes([fields[7], fields[8], fields[9], fields[10]]);
+        }
+        let after = &input[size..];
+        if header.time == EXTENDED {
+            let Some(extended) = after.first_chunk() else { return Ok(None) };
+            header.time = u32::from_be_bytes(*extended);
+            header.extended = true;
+            size += 4;
+        } else if let (3, Some(Some(extended))) = (fmt, index.map(|index| self.streams[index].extended)) {
+            // Section 5.3.1.3: fmt 3 repeats the extended timestamp. Some peers leave it out, so it is one
+            // only if it is the same.
+            let expected = extended.to_be_bytes();
+            let common = after.len().min(4);
+            if after[..common] == expected[..common] {
+                if common < 4 {
+                    return Ok(None);
+                }
+                size += 4;
+            }
+        }
+        header.size = size;
+        Ok(Some(header))
+    }
+
+    /// Notes the header; returns the stream's index and the bytes of payload in the chunk.
+    fn start_chunk(&mut self, header: &Header) -> Result<(usize, usize), Error> {
+        let chunk_stream = header.chunk_stream;
+        let index = match header.index {
+            Some(index) => index,
+            None => {
+                self.place = Some(Place {
+                    chunk_stream,
+                    message_type: header.message_type,
+                    timestamp_ms: header.time,
+                });
+                self.add_stream(header)?
+            }
+        };
+        let stream = &mut self.streams[index];
+        if header.fmt != 3 {
+            stream.extended = header.extended.then_some(header.time);
+            stream.delta_ms = header.time;
+        }
+        if header.fmt == 0 {
+            stream.timestamp_ms = header.time;
+            stream.message_stream = header.message_stream;
+        } else if header.fmt != 3 || stream.partial.is_empty() {
+            // Section 5.3.1.2.4: fmt 3 that starts a message repeats the delta; after fmt 0 its timestamp is
+            // the delta.
+            stream.timestamp_ms = stream.timestamp_ms.wrapping_add(stream.delta_ms);
+        }
+        let missing = stream.length - stream.partial.len();
+        if header.fmt <= 1 {
+            stream.length = header.length;
+            stream.message_type = header.message_type;
+        }
+        self.place = Some(Place {
+            chunk_stream,
+            message_type: stream.message_type,
+            timestamp_ms: stream.timestamp_ms,
+        });
+        if header.fmt != 3 && !stream.partial.is_empty() {
+            return Err(Error::Unfinished { chunk_stream, missing });
+        }
+        if stream.length > self.limits.message_bytes {
+            return Err(Error::MessageLength { length: stream.length, limit: self.limits.message_bytes });
+        }
+        Ok((index, self.chunk_size.min(stream.length - stream.partial.len())))
+    }
+
+    fn add_stream(&mut self, header: &Header) -> Result<usize, Error> {
+        // Type 1 lacks only the message stream: some clients start with it, for the connection itself.
+        if header.fmt > 1 {
+            return Err(Error::NoHeader { chunk_stream: header.chunk_stream, fmt: header.fmt });
+        }
+        if self.streams.len() == self.limits.chunk_streams {
+            return Err(Error::ChunkStreams { limit: self.limits.chunk_streams });
+        }
+        self.streams.push(ChunkStream {
+            id: header.chunk_stream,
+            message_stream: 0,
+            message_type: 0,
+            length: 0,
+            timestamp_ms: 0,
+            delta_ms: 0,
+            extended: None,
+            partial: Vec::new(),
+        });
+        Ok(self.streams.len() - 1)
+    }
+
+    fn append(&mut self, index: usize, bytes: &[u8]) -> Result<(), Error> {
+        let ChunkStream { partial, length, .. } = &mut self.streams[index];
+        let needed = partial.len() + bytes.len();
+        let capacity = partial.capacity();
+        if needed > capacity {
+            let wanted = needed.max(2 * capacity).max(RESERVE_BYTES).min(*length);
+            if self.in_progress - capacity + wanted > self.limits.bytes_in_progress {
+                return Err(Error::BytesInProgress { limit: self.limits.bytes_in_progress });
+            }
+            partial.reserve_exact(wanted - partial.len());
+            self.in_progress += partial.capacity() - capacity;
+        }
+        partial.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(&mut self, index: usize) -> Result<RawMessage, Error> {
+        let payload = self.take_partial(index);
+        let stream = &self.streams[index];
+        let message = RawMessage {
+            chunk_stream: stream.id,
+            message_stream: stream.message_stream,
+            message_type: stream.message_type,
+            timestamp_ms: stream.timestamp_ms,
+            payload: Bytes::from(payload),
+        };
+        match message.message_type {
+            kind::SET_CHUNK_SIZE => match control(&message.payload)? {
+                size @ 1..=0x7fff_ffff => self.chunk_size = size as usize,
+                size => return Err(Error::ChunkSize(size)),
+            },
+            kind::ABORT => {
+                let id = control(&message.payload)?;
+                if let Some(index) = self.streams.iter().position(|stream| stream.id == id) {
+                    self.take_partial(index);
+                }
+            }
+            _ => {}
+        }
+        Ok(message)
+    }
+
+    fn take_partial(&mut self, index: usize) -> Vec<u8> {
+        let partial = std::mem::take(&mut self.streams[index].partial);
+        self.in_progress -= partial.capacity();
+        partial
+    }
+}
+
+fn u24(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]])
+}
+
+/// The number that a protocol control message begins with (section 5.4).
+fn control(payload: &[u8]) -> Result<u32, Error> {
+    payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or(Error::Control(payload.len()))
+}

@@ -249,8 +249,9 @@ impl LiveStream {
             q.ended = state.ended;
         }
         state.subscribers.push(queue.clone());
+        let joined = !state.stats.is_empty();
         drop(state);
-        Subscription { queue, stream: self.clone() }
+        Subscription { queue, stream: self.clone(), joined }
     }
 }
 
@@ -481,6 +482,7 @@ impl Queue {
 pub struct Subscription {
     queue: Arc<Queue>,
     stream: Arc<LiveStream>,
+    joined: bool,
 }
 
 /// When a batch is complete.
@@ -496,6 +498,17 @@ impl Subscription {
     /// The stream that is listened to.
     pub fn stream(&self) -> &Arc<LiveStream> {
         &self.stream
+    }
+
+    /// Whether samples had come before we listened.
+    pub fn joined(&self) -> bool {
+        self.joined
+    }
+
+    /// Takes everything that waits.
+    pub fn drain(&mut self, batch: &mut Vec<Item>) {
+        let all = BatchLimits { samples: usize::MAX, bytes: usize::MAX, wait: Duration::ZERO };
+        self.take(&mut lock(&self.queue.state), all, batch);
     }
 
     /// Bytes that wait.

@@ -65,7 +65,7 @@ fn summary(movie: &Movie<'_>, moov_bytes: u64) -> Summary {
 /// The `mdat` header for a body of `body` bytes, itself included.
 fn media_header(body: u64) -> [u8; 16] {
     let mut header = MEDIA_HEADER;
-    match u32::try_from(body - 8) {
+    match u32::try_from(body.saturating_sub(8)) {
         Ok(size) => header[8..12].copy_from_slice(&size.to_be_bytes()),
         Err(_) => header.copy_from_slice(&boxes::header(b"mdat", body)),
     }

@@ -168,18 +168,22 @@ impl<'a> Aac<'a> {
 
     fn es_descriptor(&self, rates: BitRates) -> Vec<u8> {
         let decoder_config = [
-            &[0x40][..],                                        // objectTypeIndication: ISO/IEC 14496-3
-            &[0x15], // streamType 5 (audio), upStream 0, reserved 1
-            &rates.largest.min(0x00ff_ffff).to_be_bytes()[1..], // bufferSizeDB
-            &rates.max.to_be_bytes(), // maxBitrate
-            &rates.average.to_be_bytes(), // avgBitrate
-            &descriptor(0x05, self.config), // DecoderSpecificInfo
+            // objectTypeIndication: ISO/IEC 14496-3; streamType 5 (audio), upStream 0, reserved 1
+            &[0x40, 0x15][..],
+            // bufferSizeDB, maxBitrate, avgBitrate
+            &rates.largest.min(0x00ff_ffff).to_be_bytes()[1..],
+            &rates.max.to_be_bytes(),
+            &rates.average.to_be_bytes(),
+            // DecoderSpecificInfo
+            &descriptor(0x05, self.config),
         ];
         let es = [
-            &[0, 0][..],                                 // ES_ID: 0 in a file
-            &[0],                                        // no dependency, URL or OCR stream; streamPriority 0
-            &descriptor(0x04, &decoder_config.concat()), // DecoderConfigDescriptor
-            &descriptor(0x06, &[0x02]),                  // SLConfigDescriptor: as in MP4 files
+            // ES_ID 0, as in files; no dependency, URL or OCR stream; streamPriority 0
+            &[0, 0, 0][..],
+            // DecoderConfigDescriptor
+            &descriptor(0x04, &decoder_config.concat()),
+            // SLConfigDescriptor: predefined for MP4 files
+            &descriptor(0x06, &[0x02]),
         ];
         descriptor(0x03, &es.concat())
     }

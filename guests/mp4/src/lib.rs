@@ -33,10 +33,12 @@
 //! free mdat | mdat       the body of the spool `mdat`; the second form over 4 GiB
 //! ```
 //!
-//! While it records, payloads go to the spool `mdat` and a [record](record) of each sample to the spool of its
-//! track, `track1`, `track2` and so on. When the segment ends, [`close`](close) reads the track spools twice and
+//! While it records, payloads go to the spool `mdat` and a record of each sample to the spool of its
+//! track, `track1`, `track2` and so on. When the segment ends, `close` reads the track spools twice and
 //! writes all in front of the media into the head of `mdat`. Nothing but the spools is needed for it, so
 //! recovery is the same work; and nothing grows with the segment's length, so neither does memory.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test it is an assertion"))]
 
 mod boxes;
 mod close;

@@ -397,6 +397,7 @@ mod tests {
             dts_ms,
             pts_ms: dts_ms,
             key,
+            discontinuity: false,
             data: vec![0; 1000].into(),
         };
         publisher.send(&mut vec![sample(0, true), sample(40, false)]).await;

@@ -138,7 +138,7 @@ mod tests {
         let all: Vec<_> = clip().schedule(Some(Duration::from_secs(100))).collect();
         let audio = all.iter().filter(|due| due.tag_type == 8 && due.body[1] == 1);
         let times: Vec<_> = audio.map(|due| due.timestamp_ms).collect();
-        assert_eq!(*times.last().unwrap(), 99_999);
+        assert!((99_950..100_000).contains(times.last().unwrap()));
         // In the clip, audio begins 177 ms late; that is the longest step.
         assert!(times.windows(2).all(|pair| (22..=200).contains(&(pair[1] - pair[0]))));
         assert!(all.iter().all(|due| due.tag_type == 8 || due.body[1] != 2), "no end of sequence");

@@ -67,11 +67,15 @@ struct Progress {
 /// Publishes until everything was sent and the server has closed each connection, which is how it says that it took
 /// everything. Fails if a connection did, after the others are done. Dropping the future breaks connections off.
 pub async fn run(options: Options) -> anyhow::Result<Report> {
+    let file = options.file.clone();
+    let clip = tokio::task::spawn_blocking(move || load(&file)).await.context("reading the file")??;
+    publish(clip, &options).await
+}
+
+async fn publish(clip: Clip, options: &Options) -> anyhow::Result<Report> {
     ensure!(options.streams >= 1, "no streams to publish");
     ensure!(options.speed >= 0.0 && options.speed.is_finite(), "speed {} makes no sense", options.speed);
     let url: Url = options.url.parse()?;
-    let file = options.file.clone();
-    let clip = tokio::task::spawn_blocking(move || load(&file)).await.context("reading the file")??;
     let clip = Arc::new(clip);
     let pace = Pace { speed: options.speed, duration: options.duration };
     let spread = match options.speed {

@@ -77,6 +77,9 @@ impl<'a> Connection<'a> {
         }
         let start = Instant::now();
         for tag in clip.schedule(pace.duration) {
+            if self.client.output().remaining() >= BATCH_BYTES {
+                self.flush().await?;
+            }
             if pace.speed > 0.0 {
                 let due = start + tag.at.div_f64(pace.speed);
                 if due > Instant::now() {
@@ -84,9 +87,6 @@ impl<'a> Connection<'a> {
                     self.receive_until(due).await?;
                 }
                 self.due.get_or_insert(due);
-            }
-            if self.client.output().remaining() >= BATCH_BYTES {
-                self.flush().await?;
             }
             self.client.send(tag.tag_type, tag.timestamp_ms, tag.body);
             self.progress.tags.fetch_add(1, Ordering::Relaxed);

@@ -1,13 +1,29 @@
 //! Recordings: orders to record a live stream by name, whether it exists yet or not.
 //!
-//! [`Recordings`] keeps the orders. When a stream starts, each recording that names it gets a run
-//! ([`task`]), which asks a [`plan`] where segments start and end, and drives a writer for each.
+//! [`Recordings`] keeps the orders. When a stream starts, each recording that names it gets a run (`task`),
+//! which asks a [`plan`] where segments start and end, and drives a writer for each.
+
+pub mod naming;
+pub mod plan;
+mod task;
+pub mod timeline;
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
-    time::SystemTime,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    format::Formats,
+    output::{Disk, PathError},
+    registry::{LiveStream, Registry, Subscription},
 };
 
 /// What `record` asked for, with defaults filled in.
@@ -31,14 +47,35 @@ pub struct Settings {
     pub user: BTreeMap<String, String>,
 }
 
+/// What holds for all recordings.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Bytes that may wait for one recording.
+    pub queue_bytes: usize,
+    /// Longest time from the socket to the file's `write`.
+    pub flush_interval: Duration,
+    /// How long a start waits for tracks that were declared.
+    pub track_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 64 << 20,
+            flush_interval: Duration::from_millis(250),
+            track_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
 /// Why a recording can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     #[error("there is no format `{name}`; there are: {known}")]
     UnknownFormat { name: String, known: String },
     #[error(transparent)]
-    Path(#[from] crate::output::PathError),
-    #[error("{0} is being recorded already, by config {1}")]
+    Path(#[from] PathError),
+    #[error("{0} is the destination of config {1}, and one of the two would overwrite the other")]
     Taken(PathBuf, u64),
 }
 
@@ -85,6 +122,12 @@ pub struct Status {
     pub reason: Option<String>,
 }
 
+impl Status {
+    fn new(phase: Phase, stream_id: u64, reason: Option<String>) -> Self {
+        Self { phase, since: SystemTime::now(), stream_id, reason }
+    }
+}
+
 /// What a run is doing: the recorded stream of EvoStream's lists (`OFMP4`, …).
 #[derive(Clone, Debug)]
 pub struct RunInfo {
@@ -116,6 +159,8 @@ pub struct Recording {
     pub settings: Settings,
     /// The file that will be written, without numbers for chunks and repetitions.
     pub computed_path: PathBuf,
+    /// Device and inode of its folder, which tell it however it is spelled.
+    folder: (u64, u64),
     state: Mutex<State>,
 }
 
@@ -137,46 +182,269 @@ impl Recording {
     pub fn run(&self) -> Option<RunInfo> {
         lock(&self.state).run.clone()
     }
+
+    fn set_status(&self, status: Status) {
+        let mut state = lock(&self.state);
+        state.previous = Some(std::mem::replace(&mut state.current, status));
+    }
+
+    /// Changes what is known of a run, unless a later one has taken its place.
+    fn update_run(&self, stream_id: u64, update: impl FnOnce(&mut RunInfo)) {
+        if let Some(run) = lock(&self.state).run.as_mut().filter(|run| run.stream_id == stream_id) {
+            update(run);
+        }
+    }
 }
 
 /// All recordings. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Recordings(Arc<()>);
+pub struct Recordings(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    formats: Formats,
+    disk: Disk,
+    config: Config,
+    last_id: AtomicU64,
+    orders: Mutex<BTreeMap<u64, Order>>,
+    runs: TaskTracker,
+}
+
+/// A recording and its runs: one, or two while an earlier one closes its files.
+#[derive(Debug)]
+struct Order {
+    recording: Arc<Recording>,
+    runs: Vec<RunHandle>,
+}
+
+#[derive(Clone, Debug)]
+struct RunHandle {
+    in_stream_id: u64,
+    stop: CancellationToken,
+    done: CancellationToken,
+}
 
 impl Recordings {
+    /// No recordings yet. Streams that start in `registry` are recorded from their first sample on.
+    pub fn new(registry: Registry, formats: Formats, disk: Disk, config: Config) -> Self {
+        let recordings = Self(Arc::new(Inner {
+            registry: registry.clone(),
+            formats,
+            disk,
+            config,
+            last_id: AtomicU64::new(0),
+            orders: Mutex::default(),
+            runs: TaskTracker::new(),
+        }));
+        let weak = Arc::downgrade(&recordings.0);
+        registry.observe(move |stream| {
+            if let Some(inner) = weak.upgrade() {
+                Recordings(inner).stream_started(stream);
+            }
+        });
+        recordings
+    }
+
     /// Starts to record a stream, now or when it comes. Checks format and path at once.
     pub async fn add(&self, settings: Settings) -> Result<Arc<Recording>, RecordError> {
-        let _ = settings;
-        unimplemented!()
+        let Inner { registry, formats, disk, last_id, orders, .. } = &*self.0;
+        let version = formats.get(&settings.format).ok_or_else(|| RecordError::UnknownFormat {
+            name: settings.format.clone(),
+            known: self.formats().join(", "),
+        })?;
+        let (roots, path) = (disk.roots.clone(), settings.path_to_file.clone());
+        let target = task::blocking(move || roots.resolve(&path)).await?;
+        let extension = &version.manifest.extension;
+        if naming::Names::contradicts(&target.name, extension) {
+            tracing::warn!(path = settings.path_to_file, extension, "the name ends in another format's extension");
+        }
+        let name = naming::Names::new(&target.name, extension, false).plain();
+        let computed_path = target.folder.path.join(name);
+        let recording = {
+            let mut orders = lock(orders);
+            let rival = orders.values().map(|o| &o.recording).find(|other| {
+                other.folder == target.folder.id
+                    && other.computed_path.file_name() == computed_path.file_name()
+                    && (other.settings.overwrite || settings.overwrite)
+            });
+            if let Some(rival) = rival {
+                return Err(RecordError::Taken(computed_path, rival.config_id));
+            }
+            let recording = Arc::new(Recording {
+                config_id: last_id.fetch_add(1, Ordering::Relaxed) + 1,
+                settings,
+                computed_path,
+                folder: target.folder.id,
+                state: Mutex::new(State {
+                    current: Status::new(Phase::WaitingForStream, 0, None),
+                    previous: None,
+                    run: None,
+                }),
+            });
+            orders.insert(recording.config_id, Order { recording: recording.clone(), runs: Vec::new() });
+            recording
+        };
+        let name = &recording.settings.local_stream_name;
+        match registry.get(name) {
+            Some(stream) => self.start(recording.config_id, &stream),
+            None => tracing::info!(
+                config_id = recording.config_id,
+                stream = name,
+                path = %recording.computed_path.display(),
+                "waiting for the stream"
+            ),
+        }
+        Ok(recording)
     }
 
     /// Removes a recording; a running one is stopped, and its files are complete when this returns.
     pub async fn remove(&self, config_id: u64) -> Option<Arc<Recording>> {
-        let _ = config_id;
-        unimplemented!()
+        let order = lock(&self.0.orders).remove(&config_id)?;
+        tracing::info!(config_id, stream = order.recording.settings.local_stream_name, "recording removed");
+        stop(order.runs).await;
+        Some(order.recording)
     }
 
     /// Stops the run of a recording; the order stays, and starts again (next file) if its stream is still live
     /// and it is keep-alive. Files are complete when this returns.
     pub async fn restart(&self, config_id: u64) -> Option<Arc<Recording>> {
-        let _ = config_id;
-        unimplemented!()
+        let (recording, runs) = {
+            let orders = lock(&self.0.orders);
+            let order = orders.get(&config_id)?;
+            (order.recording.clone(), order.runs.clone())
+        };
+        stop(runs).await;
+        if recording.settings.keep_alive
+            && let Some(stream) = self.0.registry.get(&recording.settings.local_stream_name)
+        {
+            self.start(config_id, &stream);
+        }
+        Some(recording)
     }
 
     /// A recording by its id.
     pub fn get(&self, config_id: u64) -> Option<Arc<Recording>> {
-        let _ = config_id;
-        unimplemented!()
+        lock(&self.0.orders).get(&config_id).map(|o| o.recording.clone())
     }
 
     /// All recordings, by id.
     pub fn list(&self) -> Vec<Arc<Recording>> {
-        unimplemented!()
+        lock(&self.0.orders).values().map(|o| o.recording.clone()).collect()
     }
 
     /// Names of the formats that can be recorded, sorted.
     pub fn formats(&self) -> Vec<String> {
-        unimplemented!()
+        self.0.formats.list().iter().map(|v| v.manifest.format.clone()).collect()
+    }
+
+    /// Stops all runs and waits until their files are complete, but no longer than `limit`. Returns the
+    /// paths that were still being closed.
+    pub async fn shut_down(&self, limit: Duration) -> Vec<PathBuf> {
+        for order in lock(&self.0.orders).values() {
+            order.runs.iter().for_each(|run| run.stop.cancel());
+        }
+        self.0.runs.close();
+        match tokio::time::timeout(limit, self.0.runs.wait()).await {
+            Ok(()) => Vec::new(),
+            Err(_) => self.list().iter().filter_map(|r| r.run()).map(|run| run.file).collect(),
+        }
+    }
+
+    fn stream_started(&self, stream: &Arc<LiveStream>) {
+        let waiting: Vec<u64> = lock(&self.0.orders)
+            .values()
+            .filter(|o| o.recording.settings.local_stream_name == stream.name)
+            .map(|o| o.recording.config_id)
+            .collect();
+        waiting.into_iter().for_each(|config_id| self.start(config_id, stream));
+    }
+
+    /// Starts a run, unless the recording has one of that stream or is gone.
+    fn start(&self, config_id: u64, stream: &Arc<LiveStream>) {
+        let mut orders = lock(&self.0.orders);
+        let Some(order) = orders.get_mut(&config_id) else { return };
+        order.runs.retain(|run| !run.done.is_cancelled());
+        if order.runs.iter().any(|run| run.in_stream_id == stream.id) {
+            return;
+        }
+        let handle = RunHandle {
+            in_stream_id: stream.id,
+            stop: CancellationToken::new(),
+            done: CancellationToken::new(),
+        };
+        order.runs.push(handle.clone());
+        let recording = order.recording.clone();
+        let subscription = stream.subscribe(self.0.config.queue_bytes);
+        drop(orders);
+        self.0.runs.spawn(self.clone().run(recording, subscription, handle));
+    }
+
+    async fn run(self, recording: Arc<Recording>, subscription: Subscription, handle: RunHandle) {
+        let done = handle.done.drop_guard();
+        let stream_id = self.0.registry.next_id();
+        lock(&recording.state).run = Some(RunInfo {
+            stream_id,
+            in_stream_id: handle.in_stream_id,
+            started: SystemTime::now(),
+            file: PathBuf::new(),
+            segments: 0,
+            video_samples: 0,
+            video_bytes: 0,
+            audio_samples: 0,
+            audio_bytes: 0,
+            dropped_samples: 0,
+            component: String::new(),
+        });
+        recording.set_status(Status::new(Phase::Streaming, stream_id, None));
+        let result = task::Run {
+            recording: recording.clone(),
+            stream_id,
+            formats: self.0.formats.clone(),
+            disk: self.0.disk.clone(),
+            config: self.0.config,
+            stop: handle.stop,
+        }
+        .record(subscription)
+        .await;
+        let failed = result.err().map(|error| {
+            let reason = error.to_string();
+            tracing::error!(
+                config_id = recording.config_id,
+                stream = recording.settings.local_stream_name,
+                reason,
+                "recording failed"
+            );
+            reason
+        });
+        let newest = {
+            let mut state = lock(&recording.state);
+            let newest = state.run.as_ref().is_some_and(|run| run.stream_id == stream_id);
+            if newest {
+                state.run = None;
+            }
+            newest
+        };
+        if newest {
+            match failed {
+                Some(reason) => recording.set_status(Status::new(Phase::Failed, 0, Some(reason))),
+                None => {
+                    recording.set_status(Status::new(Phase::Disconnected, 0, None));
+                    recording.set_status(Status::new(Phase::WaitingForStream, 0, None));
+                }
+            }
+        }
+        if !recording.settings.keep_alive {
+            lock(&self.0.orders).remove(&recording.config_id);
+        }
+        drop(done);
+    }
+}
+
+async fn stop(runs: Vec<RunHandle>) {
+    runs.iter().for_each(|run| run.stop.cancel());
+    for run in runs {
+        run.done.cancelled().await;
     }
 }
 

@@ -1,1 +1,434 @@
+//! Listens for publishers: the only RTMP sockets of the server. One task a connection, which owns the socket
+//! and drives a [`Session`]; it reads no further while the registry holds the publisher back, so that TCP
+//! does.
 
+use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Declared, Error, Event, Limits, Session,
+    session::{PublishRequest, Skips, track_id},
+};
+use crate::{
+    media::{Kind, Sample},
+    registry::{self, Publisher, Registry, Source},
+};
+
+/// Read buffer of a connection.
+const READ_BYTES: usize = 64 << 10;
+/// More than a session ever leaves in the read buffer.
+const REST_BYTES: usize = 2 << 10;
+/// How long a connection that we end stays open for the peer to read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often a publisher that is held back is asked whether it was shut down.
+const HELD_BACK_CHECK: Duration = Duration::from_millis(200);
+/// Pause after the system has refused us a socket, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What an operator can set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub limits: Limits,
+    /// Further connections are closed at once.
+    pub max_connections: usize,
+    /// From the first byte to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// Longest time without a byte from the peer.
+    pub idle_timeout: Duration,
+    /// Longest time for the peer to take what we answer.
+    pub write_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            max_connections: 1000,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves until the token is cancelled; then stops accepting, ends all streams, tells their publishers, and
+/// returns when the last connection is closed.
+pub async fn serve(
+    listener: TcpListener,
+    registry: Registry,
+    settings: Settings,
+    shutdown: CancellationToken,
+) {
+    let settings = Arc::new(settings);
+    let free = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("accepting an RTMP connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = free.clone().try_acquire_owned() else {
+            tracing::warn!(
+                %peer,
+                "refused an RTMP connection: there are {} (setting rtmp.max-connections)",
+                settings.max_connections
+            );
+            continue;
+        };
+        let connection = serve_one(stream, peer, registry.clone(), settings.clone(), shutdown.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Why a connection is over, other than by its end.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Protocol(#[from] Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("no handshake within {0:?} (setting rtmp.handshake-timeout)")]
+    Handshake(Duration),
+    #[error("not a byte for {0:?} (setting rtmp.idle-timeout)")]
+    Idle(Duration),
+    #[error("the peer did not take our answers for {0:?} (setting rtmp.write-timeout)")]
+    Write(Duration),
+    #[error("an operator shut the stream down")]
+    ShutDown,
+    #[error("the server is shutting down")]
+    Stopping,
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    registry: Registry,
+    settings: Arc<Settings>,
+    shutdown: CancellationToken,
+) {
+    let opened = Instant::now();
+    let near = stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let session = Session::new(settings.limits);
+    let mut connection = Connection {
+        stream,
+        peer,
+        near,
+        session,
+        registry,
+        settings,
+        shutdown,
+        live: None,
+        batch: Vec::new(),
+        opened,
+    };
+    tracing::debug!(%peer, "RTMP connection");
+    let fault = connection.run().await.err();
+    connection.end_stream(fault.as_ref().map_or("the connection was closed", |_| "the connection failed"));
+    match &fault {
+        None => tracing::debug!(%peer, bytes = connection.session.position(), "RTMP connection closed"),
+        Some(fault @ (Fault::ShutDown | Fault::Stopping)) => {
+            tracing::info!(%peer, "RTMP connection closed: {fault}");
+        }
+        Some(fault) => tracing::warn!(%peer, "RTMP connection failed: {fault}"),
+    }
+    match fault {
+        Some(Fault::Protocol(_) | Fault::ShutDown | Fault::Stopping) => connection.linger().await,
+        Some(Fault::Io(_) | Fault::Handshake(_) | Fault::Idle(_) | Fault::Write(_)) | None => {}
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    near: SocketAddr,
+    session: Session,
+    registry: Registry,
+    settings: Arc<Settings>,
+    shutdown: CancellationToken,
+    live: Option<Publisher>,
+    /// Samples of the last read that are not with the publisher yet.
+    batch: Vec<Sample>,
+    opened: Instant,
+}
+
+impl Connection {
+    /// Serves until the peer closes the connection.
+    async fn run(&mut self) -> Result<(), Fault> {
+        self.stream.set_nodelay(true)?;
+        let mut input = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            // Moves the rest to the front; allocates nothing.
+            input.reserve(READ_BYTES - REST_BYTES);
+            if self.read(&mut input).await? == 0 {
+                return Ok(());
+            }
+            self.take(&mut input).await?;
+            self.flush().await?;
+        }
+    }
+
+    async fn read(&mut self, input: &mut BytesMut) -> Result<usize, Fault> {
+        let idle = Instant::now() + self.settings.idle_timeout;
+        let handshake = self.opened + self.settings.handshake_timeout;
+        let (deadline, fault) = if self.session.is_established() || idle < handshake {
+            (idle, Fault::Idle(self.settings.idle_timeout))
+        } else {
+            (handshake, Fault::Handshake(self.settings.handshake_timeout))
+        };
+        let closed = async {
+            match &self.live {
+                Some(publisher) => publisher.closed().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            read = timeout_at(deadline, self.stream.read_buf(input)) => Ok(read.map_err(|_| fault)??),
+            () = closed => self.stop(Fault::ShutDown),
+            () = self.shutdown.cancelled() => self.stop(Fault::Stopping),
+        }
+    }
+
+    /// Ends the stream from our side, and tells the peer why.
+    fn stop<T>(&mut self, fault: Fault) -> Result<T, Fault> {
+        self.session.stop_publish(&fault.to_string());
+        Err(fault)
+    }
+
+    /// Passes the input on to the registry.
+    async fn take(&mut self, input: &mut BytesMut) -> Result<(), Fault> {
+        loop {
+            let result = self.session.handle_input(input);
+            let mut asked = false;
+            while let Some(event) = self.session.poll_event() {
+                match event {
+                    Event::Sample(sample) => self.batch.push(sample),
+                    Event::Track(track) => {
+                        self.send().await?;
+                        if let Some(publisher) = &mut self.live {
+                            publisher.track(track);
+                        }
+                    }
+                    Event::Metadata(metadata) => {
+                        if let Some(publisher) = &mut self.live {
+                            let Declared { video, audio } = metadata.declared;
+                            publisher.declare(registry::Declared { video, audio });
+                        }
+                    }
+                    Event::Publish(request) => {
+                        self.publish(*request);
+                        asked = true;
+                    }
+                    Event::EndOfStream(_) => {
+                        self.send().await?;
+                        self.end_stream("the publisher ended it");
+                    }
+                    Event::Skipped(skipped) => tracing::warn!(
+                        peer = %self.peer,
+                        stream = self.name(),
+                        timestamp_ms = skipped.timestamp_ms,
+                        position = skipped.position,
+                        "left out: {}; more of that kind will only be counted",
+                        skipped.reason
+                    ),
+                    Event::PlayRefused { name } => {
+                        tracing::info!(peer = %self.peer, ?name, "refused to play: this server only records");
+                    }
+                }
+            }
+            self.send().await?;
+            result?;
+            if !asked {
+                return Ok(());
+            }
+        }
+    }
+
+    fn publish(&mut self, request: PublishRequest) {
+        let peer = self.peer;
+        let PublishRequest { app, name, kind, connect, .. } = request;
+        let source = Source {
+            app,
+            tc_url: connect.tc_url,
+            page_url: connect.page_url,
+            swf_url: connect.swf_url,
+            user_agent: connect.flash_ver,
+            near: self.near,
+            far: peer,
+        };
+        match self.registry.publish(&name, source) {
+            Ok(publisher) => {
+                let Source { app, user_agent, .. } = &publisher.stream().source;
+                tracing::info!(%peer, stream = name, ?app, ?kind, ?user_agent, "stream published");
+                self.live = Some(publisher);
+                self.session.accept_publish();
+            }
+            Err(error) => {
+                tracing::warn!(%peer, "refused a stream: {error}");
+                self.session.refuse_publish(&error.to_string());
+            }
+        }
+    }
+
+    /// Waits while the registry holds us back.
+    async fn send(&mut self) -> Result<(), Fault> {
+        let Some(publisher) = &mut self.live else {
+            self.batch.clear();
+            return Ok(());
+        };
+        while !self.batch.is_empty() {
+            // Given up half-way, `send` has taken nothing.
+            if timeout(HELD_BACK_CHECK, publisher.send(&mut self.batch)).await.is_ok() {
+                break;
+            }
+            let fault = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => Fault::Stopping,
+                () = publisher.closed() => Fault::ShutDown,
+                () = std::future::ready(()) => continue,
+            };
+            return self.stop(fault);
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Fault> {
+        if !self.session.output().has_remaining() {
+            return Ok(());
+        }
+        let write = self.stream.write_all_buf(self.session.output());
+        let limit = self.settings.write_timeout;
+        Ok(timeout(limit, write).await.map_err(|_| Fault::Write(limit))??)
+    }
+
+    fn end_stream(&mut self, reason: &str) {
+        let Some(publisher) = self.live.take() else { return };
+        let stream = publisher.stream();
+        let (video, audio) = (stream.stats(track_id(Kind::Video)), stream.stats(track_id(Kind::Audio)));
+        let Skips { no_sequence_header, tags, sequence_headers, metadata, .. } = self.session.skips();
+        tracing::info!(
+            peer = %self.peer,
+            stream = stream.name,
+            seconds = stream.up_time().as_secs(),
+            video_samples = video.samples,
+            audio_samples = audio.samples,
+            bytes = video.bytes + audio.bytes,
+            left_out = no_sequence_header + tags + sequence_headers + metadata,
+            "stream ended: {reason}"
+        );
+    }
+
+    fn name(&self) -> &str {
+        self.live.as_ref().map_or("", |publisher| &publisher.stream().name)
+    }
+
+    /// Gives the peer the time to read why it is being left: to close a socket with unread input would reset
+    /// the connection.
+    async fn linger(mut self) {
+        let farewell = async {
+            self.flush().await.ok()?;
+            self.stream.shutdown().await.ok()?;
+            let mut ignored = BytesMut::with_capacity(READ_BYTES);
+            while self.stream.read_buf(&mut ignored).await.ok()? > 0 {
+                ignored.clear();
+            }
+            Some(())
+        };
+        // However it ends, the connection does.
+        let _ = timeout(LINGER, farewell).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Serves with these settings while the client's side runs. Time is simulated: it jumps to the next timeout
+    /// when nobody has anything to do.
+    async fn with_server<F: Future>(settings: Settings, client: impl FnOnce(SocketAddr) -> F) -> F::Output {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, Registry::default(), settings, shutdown.clone()));
+        let output = client(address).await;
+        shutdown.cancel();
+        serving.await.unwrap();
+        output
+    }
+
+    /// What comes until the end of the connection, and when that was.
+    async fn rest(stream: &mut TcpStream) -> (usize, Duration) {
+        let start = Instant::now();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        (bytes.len(), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_peers_are_left() {
+        with_server(Settings::default(), async |address| {
+            let mut silent = TcpStream::connect(address).await.unwrap();
+            let (bytes, after) = rest(&mut silent).await;
+            assert_eq!((bytes, after.as_secs()), (0, 10), "no handshake");
+
+            let mut idle = TcpStream::connect(address).await.unwrap();
+            idle.write_all(&[&[3][..], &[0; 2 * 1536]].concat()).await.unwrap();
+            let (bytes, after) = rest(&mut idle).await;
+            assert_eq!((bytes, after.as_secs()), (3073, 30), "nothing after it");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_rtmp_is_closed_at_once() {
+        with_server(Settings::default(), async |address| {
+            let mut browser = TcpStream::connect(address).await.unwrap();
+            browser.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            assert_eq!(rest(&mut browser).await.0, 0);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn connections_are_limited_and_given_back() {
+        let settings = Settings { max_connections: 2, ..Settings::default() };
+        with_server(settings, async |address| {
+            let first = TcpStream::connect(address).await.unwrap();
+            let _second = TcpStream::connect(address).await.unwrap();
+            let mut third = TcpStream::connect(address).await.unwrap();
+            assert_eq!(rest(&mut third).await.0, 0);
+            drop(first);
+            // Until the server has seen that the first one is gone.
+            loop {
+                let mut fourth = TcpStream::connect(address).await.unwrap();
+                if fourth.write_all(&[&[3][..], &[0; 1536]].concat()).await.is_ok()
+                    && fourth.read_exact(&mut [0; 3073]).await.is_ok()
+                {
+                    break;
+                }
+            }
+        })
+        .await;
+    }
+}

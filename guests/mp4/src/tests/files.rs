@@ -336,7 +336,7 @@ fn streams() -> impl Strategy<Value = Recording> {
         any::<(bool, u8)>(),
     );
     let heads = (0u64..9000, prop::sample::select(vec![1u32, 2, 512, 4096]));
-    (prop::collection::vec(step, 0..300), heads, 0i64..100, any::<bool>()).prop_map(
+    (prop::collection::vec(step, 0..150), heads, 0i64..100, any::<bool>()).prop_map(
         |(steps, (head_room, head_align), end, swap)| {
             let mut recording = Recording::new([video(1), audio(2), audio(5)], []);
             if swap {

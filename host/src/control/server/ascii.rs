@@ -1,6 +1,6 @@
 //! The ASCII CLI: lines in, text out.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,7 +27,7 @@ pub async fn serve_ascii(listener: TcpListener, context: Arc<Context>, stop: Can
     while let Some((socket, far)) = stop.run_until_cancelled(accept(&listener)).await {
         match seats.clone().try_acquire_owned() {
             Ok(seat) => {
-                let client = Client { socket, far, context: context.clone() };
+                let client = Client::new(socket, far, context.clone());
                 let stop = stop.clone();
                 clients.spawn(async move {
                     if let Err(error) = client.serve(&stop).await {
@@ -55,6 +55,10 @@ struct Client {
     socket: TcpStream,
     far: SocketAddr,
     context: Arc<Context>,
+    lines: Lines,
+    buffer: Vec<u8>,
+    /// What of the buffer was not made into lines yet.
+    unread: Range<usize>,
 }
 
 /// What comes from a client.
@@ -65,26 +69,14 @@ enum Received {
 }
 
 impl Client {
+    fn new(socket: TcpStream, far: SocketAddr, context: Arc<Context>) -> Self {
+        Self { socket, far, context, lines: Lines::default(), buffer: vec![0; 4096], unread: 0..0 }
+    }
+
     async fn serve(mut self, stop: &CancellationToken) -> io::Result<()> {
-        let mut lines = Lines::default();
-        let mut buffer = Box::new([0; 4096]);
-        let mut unread = 0..0;
         loop {
-            let receive = async {
-                loop {
-                    let mut input = &buffer[unread.clone()];
-                    let line = lines.next(&mut input);
-                    unread.start = unread.end - input.len();
-                    if let Some(line) = line {
-                        return Ok(Received::Line(line.and_then(|line| Line::parse(&line))));
-                    }
-                    unread = 0..self.socket.read(&mut buffer[..]).await?;
-                    if unread.is_empty() {
-                        return Ok(Received::End { unfinished: !lines.is_blank() });
-                    }
-                }
-            };
-            let received = match stop.run_until_cancelled(timeout(self.context.limits.idle, receive)).await {
+            let receive = timeout(self.context.limits.idle, self.receive());
+            let received = match stop.run_until_cancelled(receive).await {
                 None => return Ok(()),
                 Some(Err(_)) => return self.idle().await,
                 Some(Ok(received)) => received?,
@@ -107,6 +99,22 @@ impl Client {
             self.write(&reply).await?;
             if end {
                 return self.close().await;
+            }
+        }
+    }
+
+    /// The next command. Cancel safe.
+    async fn receive(&mut self) -> io::Result<Received> {
+        loop {
+            let mut input = &self.buffer[self.unread.clone()];
+            let line = self.lines.next(&mut input);
+            self.unread.start = self.unread.end - input.len();
+            if let Some(line) = line {
+                return Ok(Received::Line(line.and_then(|line| Line::parse(&line))));
+            }
+            self.unread = 0..self.socket.read(&mut self.buffer).await?;
+            if self.unread.is_empty() {
+                return Ok(Received::End { unfinished: !self.lines.is_blank() });
             }
         }
     }

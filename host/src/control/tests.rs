@@ -1,0 +1,335 @@
+//! The transports over real sockets, with commands that need no recording.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{commands::COMMANDS, server::*, table::Need, *};
+
+struct Server {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(Duration::from_secs(5), self.task).await.expect("it stops").unwrap();
+    }
+}
+
+fn context(limits: Limits) -> Arc<Context> {
+    let registry = Registry::default();
+    let context = Context::new(registry.clone(), recordings(&registry), CancellationToken::new());
+    Arc::new(Context { limits, ..context })
+}
+
+async fn ascii(limits: Limits) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(serve_ascii(listener, context(limits), stop.clone()));
+    Server { addr, stop, task }
+}
+
+async fn http(limits: Limits) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(serve_http(listener, context(limits), stop.clone()));
+    Server { addr, stop, task }
+}
+
+/// Sends bytes and reads until the server closes.
+async fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
+    let mut socket = TcpStream::connect(addr).await.unwrap();
+    socket.write_all(bytes).await.unwrap();
+    rest(&mut socket).await
+}
+
+async fn rest(socket: &mut TcpStream) -> String {
+    let mut reply = Vec::new();
+    let read = timeout(Duration::from_secs(10), socket.read_to_end(&mut reply)).await;
+    read.expect("the server closes").expect("without a reset");
+    String::from_utf8(reply).unwrap()
+}
+
+const BYE: &str = "Command entered successfully!\r\nBye!\r\n\r\n\r\n";
+const NOT_KNOWN: &str = "Command failed!\r\ncommand foobar not known. Type help for list of commands\r\n\r\n";
+
+fn version() -> String {
+    let release = env!("CARGO_PKG_VERSION");
+    format!(
+        "Command entered successfully!\r\nVersion\r\n\r\n    banner: Reelwright live-stream recorder version \
+         {release}\r\n    buildDate: \r\n    buildNumber: \r\n    codeName: Reelwright\r\n    \
+         releaseNumber: {release}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn commands_in_one_write_are_answered_in_order() {
+    let server = ascii(Limits::default()).await;
+    let reply = exchange(server.addr, b"\xff\xfd\x03version\r\n\r\n\n  FooBar \rquit\r\nversion\r\n").await;
+    assert_eq!(reply, version() + NOT_KNOWN + BYE);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_in_pieces_is_one_command() {
+    let server = ascii(Limits::default()).await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    for piece in [&b"foo"[..], b"bar", b"\r", b"\nqu", b"it\n"] {
+        socket.write_all(piece).await.unwrap();
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(rest(&mut socket).await, NOT_KNOWN.to_owned() + BYE);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_megabyte_line_is_refused_and_others_go_on() {
+    let server = ascii(Limits::default()).await;
+    let mut other = TcpStream::connect(server.addr).await.unwrap();
+    let mut line = vec![b'a'; 1 << 20];
+    line.extend(b"\nversion\n");
+    let reply = exchange(server.addr, &line).await;
+    assert_eq!(reply, "Command failed!\r\nSyntax error. The command is longer than 16384 bytes\r\n\r\n");
+    other.write_all(b"quit\n").await.unwrap();
+    assert_eq!(rest(&mut other).await, BYE);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bad_input_gets_an_error_and_the_connection_goes_on() {
+    let server = ascii(Limits::default()).await;
+    let table: [(&[u8], &str); 7] = [
+        (b"x \x01", "Syntax error. The command has a control character (U+0001) at byte 3"),
+        (b"x \xc3", "Syntax error. The command is not UTF-8 at byte 3"),
+        (b"x =1", "Syntax error. The parameter at byte 3 has no name"),
+        (b"version verbose=1", "Syntax error. Parameter verbose is not known. Type help for details"),
+        (b"version comandId=1", "Syntax error. Parameter comandId is not known; did you mean commandId?"),
+        (b"version commandId=a,b", "Syntax error. Parameter commandId is invalid"),
+        (b"record chunklenght=1", "Syntax error. Parameter chunklenght is not known; did you mean chunkLength?"),
+    ];
+    for (line, error) in table {
+        let reply = exchange(server.addr, &[line, b"\nquit\n"].concat()).await;
+        assert_eq!(reply, format!("Command failed!\r\n{error}\r\n\r\n{BYE}"));
+    }
+    let reply = exchange(server.addr, b"version _any=1\nquit\n").await;
+    assert_eq!(reply, version() + BYE);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_cut_off_is_not_run() {
+    let server = ascii(Limits::default()).await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    socket.write_all(b"foobar\nvers").await.unwrap();
+    socket.shutdown().await.unwrap();
+    let error = "Command failed!\r\nSyntax error. The last command has no line end\r\n\r\n";
+    assert_eq!(rest(&mut socket).await, NOT_KNOWN.to_owned() + error);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_and_their_patience_are_bounded() {
+    let limits = Limits { clients: 1, idle: Duration::from_millis(100), ..Limits::default() };
+    let server = ascii(limits).await;
+    let mut first = TcpStream::connect(server.addr).await.unwrap();
+    // Answered, so it has its seat.
+    first.write_all(b"foobar\n").await.unwrap();
+    let mut answered = vec![0; NOT_KNOWN.len()];
+    first.read_exact(&mut answered).await.unwrap();
+    let refused = exchange(server.addr, b"").await;
+    assert_eq!(refused, "Command failed!\r\nToo many connections: 1 clients are served already\r\n\r\n");
+    assert_eq!(rest(&mut first).await, "Command failed!\r\nNo command came in 0.1 s\r\n\r\n");
+    drop(first);
+    // The seat is free again, at the latest when the server has done with the first client.
+    let again = async {
+        while exchange(server.addr, b"quit\n").await != BYE {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), again).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_ends_idle_clients() {
+    let server = ascii(Limits::default()).await;
+    let mut idle = TcpStream::connect(server.addr).await.unwrap();
+    idle.write_all(b"foobar\n").await.unwrap();
+    idle.read_exact(&mut vec![0; NOT_KNOWN.len()]).await.unwrap();
+    let addr = server.addr;
+    server.stop().await;
+    assert_eq!(rest(&mut idle).await, "");
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn the_client_tells_success_from_failure() {
+    let server = ascii(Limits::default()).await;
+    assert_eq!(client::ascii(server.addr, "version").await.unwrap(), (true, version()));
+    assert_eq!(client::ascii(server.addr, " FOOBAR ").await.unwrap(), (false, NOT_KNOWN.into()));
+    assert_eq!(client::ascii(server.addr, "quit").await.unwrap(), (true, BYE.into()));
+    let long = client::ascii(server.addr, &"a".repeat(1 << 20)).await.unwrap();
+    assert!(!long.0 && long.1.contains("longer than 16384 bytes"));
+    for bad in ["", " ", "version\nquit"] {
+        assert!(matches!(client::ascii(server.addr, bad).await, Err(client::ClientError::NotALine)));
+    }
+    let addr = server.addr;
+    server.stop().await;
+    assert!(matches!(client::ascii(addr, "version").await, Err(client::ClientError::Connect(_))));
+}
+
+#[tokio::test]
+async fn the_client_does_not_take_anything_for_a_reply() {
+    let server = http(Limits::default()).await;
+    assert!(matches!(client::ascii(server.addr, "version").await, Err(client::ClientError::NotAReply(_))));
+    server.stop().await;
+}
+
+/// Head and body of a reply to a GET with these header lines.
+async fn get(server: &Server, target: &str, headers: &str) -> (String, String) {
+    let request = format!("GET {target} HTTP/1.1\r\n{headers}\r\n");
+    let reply = exchange(server.addr, request.as_bytes()).await;
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+const HOST: &str = "Host: localhost:7777\r\n";
+
+#[tokio::test]
+async fn http_replies_are_json_whatever_the_status() {
+    let server = http(Limits::default()).await;
+    let (head, body) = get(&server, "/version?params=Y29tbWFuZElkPTc3", HOST).await;
+    let release = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        r#"{{"data":{{"banner":"Reelwright live-stream recorder version {release}","branchName":"","#
+    ) + &format!(r#""buildDate":"","buildNumber":"","codeName":"Reelwright","hash":"","releaseNumber":"{release}"}},"#)
+        + r#""description":"Version","responseId":"77","status":"SUCCESS"}"#;
+    assert_eq!(body, expected.clone() + "\r\n\r\n");
+    assert!(head.starts_with("http/1.1 200 ok\r\n"), "{head}");
+    for line in [
+        "connection: close",
+        "content-type: text/plain",
+        &format!("content-length: {}", body.len()),
+        &format!("server: reelwright/{release}"),
+    ] {
+        assert!(head.lines().any(|l| l == line), "{line} in {head}");
+    }
+
+    let fail = |text: &str| format!("{{\"data\":null,\"description\":\"{text}\",\"status\":\"FAIL\"}}\r\n\r\n");
+    let table = [
+        ("/", fail("command  not known. Type help for list of commands")),
+        ("/FooBar", fail("command foobar not known. Type help for list of commands")),
+        ("/record", fail("Syntax error. No parameters provided")),
+        // localStreamName=cam1
+        ("/record?params=%20bG9jYWxTdHJlYW1OYW1lPWNhbTE=", fail("Syntax error. Parameter pathToFile is invalid")),
+        ("/quit", r#"{"data":null,"description":"Bye!","status":"SUCCESS"}"#.to_owned() + "\r\n\r\n"),
+    ];
+    for (target, expected) in table {
+        let (head, body) = get(&server, target, HOST).await;
+        assert!(head.starts_with("http/1.1 200 ok\r\n"), "{target}: {head}");
+        assert_eq!(body, expected, "{target}");
+    }
+    let (head, body) = get(&server, "/record?params=not+base64!", HOST).await;
+    assert!(head.starts_with("http/1.1 200 ok\r\n") && body.contains("must hold base64 of key=value"), "{body}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn http_refuses_other_sites_and_other_methods() {
+    let server = http(Limits::default()).await;
+    for headers in [
+        "Host: evil.example\r\n",
+        "Host: localhost\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+    ] {
+        let (head, body) = get(&server, "/version", headers).await;
+        assert!(head.starts_with("http/1.1 403 forbidden\r\n"), "{headers}: {head}");
+        assert!(body.starts_with(r#"{"data":null,"description":"Forbidden: "#), "{body}");
+    }
+    let post = exchange(server.addr, b"POST /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(post.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{post}");
+    assert!(post.contains("Commands are sent with GET, not POST"), "{post}");
+    let old = exchange(server.addr, b"GET /foobar HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200 OK\r\n"), "{old}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn http_requests_are_bounded_in_size_and_time() {
+    let limits = Limits { request: Duration::from_millis(200), http_clients: 1, ..Limits::default() };
+    let server = http(limits).await;
+    let (head, body) = get(&server, &format!("/record?params={}", "YWFh".repeat(6000)), HOST).await;
+    assert!(head.starts_with("http/1.1 200") && body.contains("longer than 16384 bytes"), "{head} {body}");
+    let (head, _) = get(&server, &format!("/record?params={}", "YWFh".repeat(20_000)), HOST).await;
+    assert!(head.starts_with("http/1.1 414"), "{head}");
+
+    // A request that trickles in, while another client waits for the only seat.
+    let mut slow = TcpStream::connect(server.addr).await.unwrap();
+    slow.write_all(b"GET /version HTTP/1.1\r\n").await.unwrap();
+    let waiting = tokio::spawn(exchange(server.addr, b"GET /quit HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    for _ in 0..100 {
+        if slow.write_all(b"X: y\r\n").await.is_err() || waiting.is_finished() {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(waiting.await.unwrap().contains("Bye!"));
+    server.stop().await;
+}
+
+#[test]
+fn the_table_is_sound() {
+    for command in COMMANDS {
+        for name in command.aliases.iter().chain([&command.name]) {
+            let same = COMMANDS.iter().filter(|c| c.is_called(name)).count();
+            assert_eq!(same, 1, "{name}");
+        }
+        assert!(!command.help.is_empty(), "{}", command.name);
+        for param in command.params {
+            assert!(!param.help.is_empty(), "{} {}", command.name, param.name);
+            let same = command.params.iter().filter(|p| p.name.eq_ignore_ascii_case(param.name)).count();
+            assert_eq!(same, 1, "{} {}", command.name, param.name);
+        }
+        // Every default is one that a client could send.
+        let given = command.params.iter().map(|param| match param.need {
+            Need::Mandatory => format!("{}=1", param.name),
+            Need::Default(value) => format!("{}={value}", param.name),
+            Need::Optional => String::new(),
+        });
+        let line = Line::with_params(command.name, given.collect::<Vec<_>>().join(" ").as_bytes()).unwrap();
+        command.bind(line).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn help_tells_all_that_the_table_knows() {
+    let context = context(Limits::default());
+    let reply = answer(&context, Line::parse(b"help")).await;
+    assert_eq!(reply.description, "Available commands");
+    let list = reply.data.as_array().unwrap();
+    let names: Vec<_> = list.iter().map(|c| c["command"].as_str().unwrap()).collect();
+    assert_eq!(names[..4], ["help", "quit", "version", "record"]);
+    assert!(names.contains(&"removePullPushConfig"));
+    let record = list.iter().find(|c| c["command"] == "record").unwrap();
+    let expected = serde_json::json!({
+        "defaultValue": "0", "description": "Seconds after which a new file begins; 0: never.",
+        "mandatory": false, "name": "chunkLength",
+    });
+    let params = record["parameters"].as_array().unwrap();
+    assert!(params.contains(&expected), "{record}");
+    assert_eq!(params.last().unwrap()["name"], "commandId");
+    assert_eq!(params.last().unwrap()["defaultValue"], "-No default value-");
+    assert_eq!(params[0]["mandatory"], true);
+}

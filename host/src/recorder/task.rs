@@ -1,0 +1,358 @@
+//! One run of a recording: takes what the subscription gives, asks the plan, drives writers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Config, RecordError, Recording,
+    naming::Names,
+    plan::{Note, Now, Plan, Policy, Step},
+};
+use crate::{
+    format::{Begin, End, FormatError, Formats, HEAD_ALIGN, Writer},
+    media::{Kind, Sample, Track},
+    output::{Disk, PathError, Segment, Target},
+    registry::{BatchLimits, Subscription},
+};
+
+/// Samples and bytes of one batch.
+const BATCH_SAMPLES: usize = 64;
+const BATCH_BYTES: usize = 4 << 20;
+/// Segments that may fail one after the other before the run is given up.
+const MAX_STRIKES: u32 = 3;
+/// A segment that got this far in run time takes the strikes back.
+const GOOD_LENGTH_MS: i64 = 10_000;
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("{MAX_STRIKES} segments in a row failed; the last: {0}")]
+    Strikes(SegmentError),
+}
+
+/// Why a segment failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SegmentError {
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("there is no format `{0}` any more")]
+    Gone(String),
+}
+
+/// What a run works with.
+pub(super) struct Run {
+    pub(super) recording: Arc<Recording>,
+    pub(super) stream_id: u64,
+    pub(super) formats: Formats,
+    pub(super) disk: Disk,
+    pub(super) config: Config,
+    pub(super) stop: CancellationToken,
+}
+
+/// A run that goes on.
+struct Running {
+    run: Run,
+    target: Target,
+    plan: Plan,
+    /// Samples for the writer.
+    batch: Vec<Sample>,
+    segment: Option<Current>,
+    tracks: Vec<Track>,
+    /// Name of the last segment, component that wrote it, and what it left for the next.
+    last_name: Option<String>,
+    carry: Option<(String, Vec<u8>)>,
+    strikes: u32,
+}
+
+/// The segment that is being written.
+struct Current {
+    writer: Writer,
+    origin_ms: i64,
+    samples: u64,
+    last_ms: i64,
+}
+
+impl Run {
+    /// Records until the stream ends or the run is stopped. Files are complete when it returns.
+    pub(super) async fn record(self, mut subscription: Subscription) -> Result<(), RunError> {
+        let settings = &self.recording.settings;
+        let (roots, path) = (self.disk.roots.clone(), settings.path_to_file.clone());
+        let target = blocking(move || roots.resolve(&path)).await.map_err(RecordError::Path)?;
+        let policy = Policy {
+            chunk_ms: (settings.chunk_length > 0).then(|| i64::from(settings.chunk_length) * 1000),
+            wait_for_key: settings.wait_for_idr,
+            audio: settings.has_audio,
+            track_timeout: self.config.track_timeout,
+        };
+        let plan = Plan::new(policy, subscription.joined());
+        let limits = BatchLimits {
+            samples: BATCH_SAMPLES,
+            bytes: BATCH_BYTES,
+            // Half for the batch, half for the way to the disk.
+            wait: self.config.flush_interval / 2,
+        };
+        let stop = self.stop.clone();
+        let mut running = Running {
+            run: self,
+            target,
+            plan,
+            batch: Vec::new(),
+            segment: None,
+            tracks: Vec::new(),
+            last_name: None,
+            carry: None,
+            strikes: 0,
+        };
+        let mut items = Vec::new();
+        let reason = loop {
+            let more = tokio::select! {
+                more = subscription.recv(limits, &mut items) => more,
+                () = stop.cancelled() => {
+                    // What has come is recorded.
+                    subscription.drain(&mut items);
+                    running.take(&mut items).await?;
+                    break "stopped";
+                }
+            };
+            running.take(&mut items).await?;
+            if !more {
+                break "stream-ended";
+            }
+        };
+        drop(subscription);
+        running.plan.end(reason, now());
+        running.steps().await
+    }
+}
+
+impl Running {
+    async fn take(&mut self, items: &mut Vec<crate::registry::Item>) -> Result<(), RunError> {
+        for item in items.drain(..) {
+            self.plan.push(item, now());
+            self.steps().await?;
+        }
+        match self.write().await {
+            Ok(()) => Ok(()),
+            Err(error) => self.failed(error).await,
+        }
+    }
+
+    /// Does what the plan says.
+    async fn steps(&mut self) -> Result<(), RunError> {
+        while let Some(step) = self.plan.step() {
+            if let Err(error) = self.step(step).await {
+                self.failed(error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: Step) -> Result<(), SegmentError> {
+        if let Step::Sample(sample) = step {
+            self.batch.push(sample);
+            let full = self.batch.len() >= BATCH_SAMPLES;
+            return if full { self.write().await } else { Ok(()) };
+        }
+        self.write().await?;
+        match step {
+            Step::Sample(_) => {}
+            Step::Open { number, epoch_us, origin_ms, tracks } => {
+                self.open(number, epoch_us, origin_ms, tracks).await?;
+            }
+            Step::Tracks(tracks) => {
+                if let Some(current) = &mut self.segment {
+                    let taken = current.writer.update_tracks(&tracks).await?;
+                    if taken {
+                        self.tracks = tracks;
+                    }
+                    self.plan.tracks_taken(taken, now());
+                }
+            }
+            Step::Close { reason, ends } => {
+                // A segment that can't be finished does not keep the next from beginning.
+                if let Err(error) = self.close(reason, ends).await {
+                    self.report_failure(&error.into(), None);
+                }
+            }
+            Step::Note(note) => self.note(note),
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &mut self,
+        number: u64,
+        epoch_us: i64,
+        origin_ms: i64,
+        tracks: Vec<Track>,
+    ) -> Result<(), SegmentError> {
+        let settings = &self.run.recording.settings;
+        self.run.formats.refresh().await;
+        let version = self.run.formats.get(&settings.format);
+        let version = version.ok_or_else(|| SegmentError::Gone(settings.format.clone()))?;
+        let chunked = settings.chunk_length > 0;
+        let names = Names::new(&self.target.name, &version.manifest.extension, chunked);
+        let (disk, folder) = (&self.run.disk, &self.target.folder);
+        let segment = match &self.last_name {
+            None => Segment::claim(disk, folder, names.first(), settings.overwrite).await?,
+            Some(last) => Segment::claim(disk, folder, names.after(last), false).await?,
+        };
+        self.last_name = Some(segment.name().to_owned());
+        let carry = self.carry.take().filter(|(sha256, _)| *sha256 == version.sha256);
+        let begin = Begin {
+            segment: number,
+            epoch_us,
+            origin_ms,
+            head_room: head_room(settings.chunk_length),
+            tracks: tracks.clone(),
+            options: vec![("win-qt-compat".into(), u8::from(settings.win_qt_compat).to_string())],
+            carry: carry.map(|(_, carry)| carry).unwrap_or_default(),
+        };
+        let writer = Writer::open(version, segment, begin).await?;
+        tracing::info!(
+            config_id = self.run.recording.config_id,
+            stream = settings.local_stream_name,
+            file = %writer.path().display(),
+            component = writer.version().label(),
+            tracks = tracks.iter().map(|t| t.codec.as_str()).collect::<Vec<_>>().join("+"),
+            "recording"
+        );
+        self.run.recording.update_run(self.run.stream_id, |run| {
+            run.file = writer.path();
+            run.segments += 1;
+            run.component = writer.version().label();
+        });
+        self.tracks = tracks;
+        self.segment = Some(Current { writer, origin_ms, samples: 0, last_ms: origin_ms });
+        Ok(())
+    }
+
+    /// Hands the batch to the writer.
+    async fn write(&mut self) -> Result<(), SegmentError> {
+        let Some(current) = &mut self.segment else {
+            self.batch.clear();
+            return Ok(());
+        };
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        current.writer.write(&self.batch).await?;
+        current.samples += self.batch.len() as u64;
+        current.last_ms = self.batch.iter().map(|s| s.dts_ms).fold(current.last_ms, i64::max);
+        if current.last_ms - current.origin_ms >= GOOD_LENGTH_MS {
+            self.strikes = 0;
+        }
+        let tracks = &self.tracks;
+        let is_video =
+            |s: &Sample| tracks.iter().any(|t| t.id == s.track && t.kind == Kind::Video);
+        self.run.recording.update_run(self.run.stream_id, |run| {
+            for sample in &self.batch {
+                let (samples, bytes) = match is_video(sample) {
+                    true => (&mut run.video_samples, &mut run.video_bytes),
+                    false => (&mut run.audio_samples, &mut run.audio_bytes),
+                };
+                *samples += 1;
+                *bytes += sample.data.len() as u64;
+            }
+        });
+        self.batch.clear();
+        Ok(())
+    }
+
+    async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), FormatError> {
+        let Some(Current { writer, origin_ms, samples, .. }) = self.segment.take() else { return Ok(()) };
+        let version = writer.version().clone();
+        let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
+        let begun = Instant::now();
+        let finished = writer.finish(End { reason, tracks: ends }).await?;
+        self.carry = Some((version.sha256.clone(), finished.carry));
+        tracing::info!(
+            config_id = self.run.recording.config_id,
+            stream = self.run.recording.settings.local_stream_name,
+            file = %finished.file.path.display(),
+            component = version.label(),
+            seconds = (end_ms - origin_ms) as f64 / 1000.0,
+            bytes = finished.file.bytes,
+            samples,
+            reason,
+            closed_in_ms = begun.elapsed().as_millis() as u64,
+            "recorded"
+        );
+        Ok(())
+    }
+
+    /// Keeps what a failed segment has and lets the plan begin another, unless too many failed.
+    async fn failed(&mut self, error: SegmentError) -> Result<(), RunError> {
+        let lost = self.batch.len() as u64;
+        self.batch.clear();
+        let kept = match self.segment.take() {
+            Some(current) => current.writer.abandon().await,
+            None => None,
+        };
+        self.report_failure(&error, kept);
+        self.plan.segment_failed();
+        self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += lost);
+        self.strikes += 1;
+        if self.strikes >= MAX_STRIKES { Err(RunError::Strikes(error)) } else { Ok(()) }
+    }
+
+    fn report_failure(&self, error: &SegmentError, kept: Option<crate::output::segment::Finished>) {
+        tracing::error!(
+            config_id = self.run.recording.config_id,
+            stream = self.run.recording.settings.local_stream_name,
+            %error,
+            kept_file = kept.as_ref().map(|k| k.path.display().to_string()),
+            kept_bytes = kept.map(|k| k.bytes),
+            "segment failed"
+        );
+    }
+
+    fn note(&self, note: Note) {
+        let config_id = self.run.recording.config_id;
+        let stream = &self.run.recording.settings.local_stream_name;
+        let mut dropped = 0;
+        match note {
+            Note::Gap(gap) => {
+                dropped = gap.samples;
+                let ms = gap.to_dts_ms - gap.from_dts_ms;
+                tracing::warn!(config_id, stream, samples = gap.samples, bytes = gap.bytes, ms,
+                    "gap: the recording was too slow for the stream");
+            }
+            Note::Skipped { samples } => {
+                tracing::info!(config_id, stream, samples, "left out up to the next key frame");
+            }
+            Note::ClockStep { back_ms } => {
+                tracing::warn!(config_id, stream, back_ms, "the publisher's clock stepped back; time goes on");
+            }
+            Note::NoKeyFrame { waited_ms } => {
+                tracing::warn!(config_id, stream, waited_ms, "no key frame came; a segment starts without one");
+            }
+        }
+        self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += dropped);
+    }
+}
+
+/// Room for the moov of a segment of that length, by some 2 KiB a second for 30 frames and 47 audio frames;
+/// little when the length is not known.
+fn head_room(chunk_length: u32) -> u64 {
+    let bytes = if chunk_length == 0 { 16 << 10 } else { (16 << 10) + u64::from(chunk_length) * (2 << 10) };
+    bytes.min(8 << 20).next_multiple_of(u64::from(HEAD_ALIGN))
+}
+
+fn now() -> Now {
+    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Now { instant: Instant::now(), epoch_us: i64::try_from(epoch.as_micros()).unwrap_or(i64::MAX) }
+}
+
+/// Does what may block for a moment on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the work does not panic")
+}

@@ -10,8 +10,13 @@
 //!        → output::File                       all file I/O
 //! ```
 
+pub mod config;
+pub mod control;
 pub mod format;
 pub mod media;
 pub mod output;
+pub mod publish;
 pub mod recorder;
 pub mod registry;
+pub mod rtmp;
+pub mod server;

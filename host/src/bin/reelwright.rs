@@ -1,1 +1,145 @@
-fn main() {}
+//! The `reelwright` program: arguments, logging, exit code.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use reelwright::{config::Config, control, publish, server};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Records live streams to FLV, MPEG-TS and MP4, each written by a WebAssembly component.
+///
+/// Exit codes: 0 done, 1 wrong usage or a command that failed, 4 input or output failed.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server until SIGTERM or SIGINT, then closes all files
+    Serve {
+        /// Settings in TOML; the flags win over it
+        #[arg(long = "config", value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Box<Config>,
+    },
+    /// Publishes an FLV file over RTMP, in real time
+    Publish {
+        /// FLV file with H.264 and AAC
+        file: PathBuf,
+        /// rtmp://host[:port]/app/name
+        url: String,
+        /// 1 is real time; 0 as fast as the server takes it
+        #[arg(long, default_value_t = 1.0)]
+        speed: f64,
+        /// Connections at once; with more than one their names end in _1, _2, …
+        #[arg(long, default_value_t = 1)]
+        streams: usize,
+        /// Length of media to send: the file is repeated or cut
+        #[arg(long, value_name = "SECONDS")]
+        duration: Option<f64>,
+    },
+    /// Sends one command to a running server and prints the reply
+    Cli {
+        /// A command with its parameters, such as 'listStreams'
+        command: String,
+        /// The server's ASCII command line
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1222")]
+        addr: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.context("starting").and_then(|runtime| runtime.block_on(run(arguments.command)));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("reelwright: {error:#}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve { file, flags } => {
+            let Some(config) = settings(file, *flags)? else { return Ok(ExitCode::FAILURE) };
+            serve(config).await?;
+        }
+        Command::Publish { file, url, speed, streams, duration } => {
+            let duration = duration.map(Duration::try_from_secs_f64).transpose().context("--duration")?;
+            let report = publish::run(publish::Options { file, url, speed, streams, duration }).await?;
+            println!(
+                "published {streams} stream(s): {} bytes in {} tags in {:.1} s, at worst {} ms late",
+                report.bytes, report.tags, report.seconds, report.worst_lateness_ms
+            );
+        }
+        Command::Cli { command, addr } => {
+            let (succeeded, reply) = control::client::ascii(&addr, &command).await.context(addr)?;
+            print!("{}", reply.replace('\r', ""));
+            return Ok(ExitCode::from(u8::from(!succeeded)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Flags over the file's settings; `None` if the file is wrong, which has been said.
+fn settings(file: Option<PathBuf>, flags: Config) -> anyhow::Result<Option<Config>> {
+    let Some(path) = file else { return Ok(Some(flags)) };
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    match Config::parse(&text) {
+        Ok(config) => Ok(Some(flags.or(config))),
+        Err(error) => {
+            eprintln!("reelwright: {}: {error}", path.display());
+            Ok(None)
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        on_signal.cancel();
+    });
+    server::serve(config, stop, |addresses| {
+        let list: Vec<_> = addresses.iter().map(|(name, addr)| format!("{name}={addr}")).collect();
+        let mut out = std::io::stdout().lock();
+        // Who started us may not read.
+        let _ = writeln!(out, "ready {}", list.join(" "));
+        let _ = out.flush();
+    })
+    .await
+}

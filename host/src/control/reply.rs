@@ -183,8 +183,10 @@ fn select(value: &Value, keys: &[&str]) -> Value {
                     selected.insert(key.clone(), value.clone());
                     continue;
                 }
-                let below: Vec<&str> =
-                    keys.iter().filter_map(|path| path.strip_prefix(key.as_str())?.strip_prefix('.')).collect();
+                let below: Vec<&str> = keys
+                    .iter()
+                    .filter_map(|path| path.strip_prefix(key.as_str())?.strip_prefix('.'))
+                    .collect();
                 if !below.is_empty() {
                     selected.insert(key.clone(), select(value, &below));
                 }

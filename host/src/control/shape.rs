@@ -169,7 +169,12 @@ impl Streams {
         // A run does not tell what it lost by track.
         let (video_lost, audio_lost) =
             if video.is_some() { (run.dropped_samples, 0) } else { (0, run.dropped_samples) };
-        let stats = |samples, bytes, dropped_samples| TrackStats { samples, bytes, dropped_samples, dropped_bytes: 0 };
+        let stats = |samples, bytes, dropped_samples| TrackStats {
+            samples,
+            bytes,
+            dropped_samples,
+            dropped_bytes: 0,
+        };
         let mut object = self.common(
             run.started,
             (video, stats(run.video_samples, run.video_bytes, video_lost)),
@@ -368,8 +373,8 @@ mod tests {
     /// avcC and SPS of x264, High profile, level 3.1, 1280x720.
     const AVC_CONFIG: &[u8] = &[
         0x01, 0x64, 0x00, 0x1f, 0xff, 0xe1, 0x00, 0x19, // version … one SPS of 25 bytes
-        0x67, 0x64, 0x00, 0x1f, 0xac, 0xd9, 0x40, 0x50, 0x05, 0xbb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00, 0x10, 0x00,
-        0x00, 0x03, 0x03, 0xc0, 0xf1, 0x83, 0x19, // SPS
+        0x67, 0x64, 0x00, 0x1f, 0xac, 0xd9, 0x40, 0x50, 0x05, 0xbb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00, 0x10,
+        0x00, 0x00, 0x03, 0x03, 0xc0, 0xf1, 0x83, 0x19, // SPS
         0x60, 0x01, 0x00, 0x06, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, // one PPS of 6 bytes
     ];
 
@@ -409,10 +414,32 @@ mod tests {
         assert!(streams.find(2).is_none() && streams.named("cam2").is_none());
         let object = streams.object(stream);
         let documented = [
-            "appName", "audio", "bandwidth", "connectionType", "creationTimestamp", "farIp", "farPort",
-            "ingestPoint", "ip", "name", "nearIp", "nearPort", "outStreamsUniqueIds", "pageUrl", "port",
-            "processId", "processType", "queryTimestamp", "swfUrl", "tcUrl", "type", "typeNumeric", "uniqueId",
-            "upTime", "userAgent", "video",
+            "appName",
+            "audio",
+            "bandwidth",
+            "connectionType",
+            "creationTimestamp",
+            "farIp",
+            "farPort",
+            "ingestPoint",
+            "ip",
+            "name",
+            "nearIp",
+            "nearPort",
+            "outStreamsUniqueIds",
+            "pageUrl",
+            "port",
+            "processId",
+            "processType",
+            "queryTimestamp",
+            "swfUrl",
+            "tcUrl",
+            "type",
+            "typeNumeric",
+            "uniqueId",
+            "upTime",
+            "userAgent",
+            "video",
         ];
         assert_eq!(keys(&object), documented);
         let video = json!({

@@ -252,7 +252,8 @@ mod tests {
         let args = bind("pathToFile=a").unwrap();
         assert_eq!(args.text("pathToFile"), Some("a"));
         assert_eq!((args.int("chunkLength"), args.is("keepAlive"), args.int("id")), (Some(0), true, None));
-        let args = bind("PATHTOFILE=A chunklength=60 KeepAlive=No id=18446744073709551615 commandId=7").unwrap();
+        let args =
+            bind("PATHTOFILE=A chunklength=60 KeepAlive=No id=18446744073709551615 commandId=7").unwrap();
         assert_eq!(args.text("pathToFile"), Some("A"));
         assert_eq!((args.int("chunkLength"), args.is("keepAlive")), (Some(60), false));
         assert_eq!(args.int("id"), Some(u64::MAX));
@@ -311,7 +312,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, expected) in [("", "", 0), ("abc", "", 3), ("", "abc", 3), ("abc", "adc", 1), ("ab", "ba", 2)] {
+        for (a, b, expected) in
+            [("", "", 0), ("abc", "", 3), ("", "abc", 3), ("abc", "adc", 1), ("ab", "ba", 2)]
+        {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }

@@ -117,7 +117,10 @@ async fn bad_input_gets_an_error_and_the_connection_goes_on() {
         (b"version verbose=1", "Syntax error. Parameter verbose is not known. Type help for details"),
         (b"version comandId=1", "Syntax error. Parameter comandId is not known; did you mean commandId?"),
         (b"version commandId=a,b", "Syntax error. Parameter commandId is invalid"),
-        (b"record chunklenght=1", "Syntax error. Parameter chunklenght is not known; did you mean chunkLength?"),
+        (
+            b"record chunklenght=1",
+            "Syntax error. Parameter chunklenght is not known; did you mean chunkLength?",
+        ),
     ];
     for (line, error) in table {
         let reply = exchange(server.addr, &[line, b"\nquit\n"].concat()).await;
@@ -214,8 +217,9 @@ async fn http_replies_are_json_whatever_the_status() {
     let release = env!("CARGO_PKG_VERSION");
     let expected = format!(
         r#"{{"data":{{"banner":"Reelwright live-stream recorder version {release}","branchName":"","#
-    ) + &format!(r#""buildDate":"","buildNumber":"","codeName":"Reelwright","hash":"","releaseNumber":"{release}"}},"#)
-        + r#""description":"Version","responseId":"77","status":"SUCCESS"}"#;
+    ) + &format!(
+        r#""buildDate":"","buildNumber":"","codeName":"Reelwright","hash":"","releaseNumber":"{release}"}},"#
+    ) + r#""description":"Version","responseId":"77","status":"SUCCESS"}"#;
     assert_eq!(body, expected.clone() + "\r\n\r\n");
     assert!(head.starts_with("http/1.1 200 ok\r\n"), "{head}");
     for line in [
@@ -227,13 +231,17 @@ async fn http_replies_are_json_whatever_the_status() {
         assert!(head.lines().any(|l| l == line), "{line} in {head}");
     }
 
-    let fail = |text: &str| format!("{{\"data\":null,\"description\":\"{text}\",\"status\":\"FAIL\"}}\r\n\r\n");
+    let fail =
+        |text: &str| format!("{{\"data\":null,\"description\":\"{text}\",\"status\":\"FAIL\"}}\r\n\r\n");
     let table = [
         ("/", fail("command  not known. Type help for list of commands")),
         ("/FooBar", fail("command foobar not known. Type help for list of commands")),
         ("/record", fail("Syntax error. No parameters provided")),
         // localStreamName=cam1
-        ("/record?params=%20bG9jYWxTdHJlYW1OYW1lPWNhbTE=", fail("Syntax error. Parameter pathToFile is invalid")),
+        (
+            "/record?params=%20bG9jYWxTdHJlYW1OYW1lPWNhbTE=",
+            fail("Syntax error. Parameter pathToFile is invalid"),
+        ),
         ("/quit", r#"{"data":null,"description":"Bye!","status":"SUCCESS"}"#.to_owned() + "\r\n\r\n"),
     ];
     for (target, expected) in table {
@@ -242,7 +250,10 @@ async fn http_replies_are_json_whatever_the_status() {
         assert_eq!(body, expected, "{target}");
     }
     let (head, body) = get(&server, "/record?params=not+base64!", HOST).await;
-    assert!(head.starts_with("http/1.1 200 ok\r\n") && body.contains("must hold base64 of key=value"), "{body}");
+    assert!(
+        head.starts_with("http/1.1 200 ok\r\n") && body.contains("must hold base64 of key=value"),
+        "{body}"
+    );
     server.stop().await;
 }
 
@@ -258,7 +269,9 @@ async fn http_refuses_other_sites_and_other_methods() {
         assert!(head.starts_with("http/1.1 403 forbidden\r\n"), "{headers}: {head}");
         assert!(body.starts_with(r#"{"data":null,"description":"Forbidden: "#), "{body}");
     }
-    let post = exchange(server.addr, b"POST /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
+    let post =
+        exchange(server.addr, b"POST /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+            .await;
     assert!(post.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{post}");
     assert!(post.contains("Commands are sent with GET, not POST"), "{post}");
     let old = exchange(server.addr, b"GET /foobar HTTP/1.0\r\n\r\n").await;

@@ -150,7 +150,11 @@ impl Formats {
         for (name, version) in &active {
             if current.get(name).is_none_or(|c| c.sha256 != version.sha256) {
                 let file = version.file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
-                tracing::info!(format = version.label(), from = file, "format is used from the next segment on");
+                tracing::info!(
+                    format = version.label(),
+                    from = file,
+                    "format is used from the next segment on"
+                );
             }
         }
         *current = active;

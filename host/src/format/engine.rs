@@ -41,7 +41,10 @@ impl Engine {
         let engine = wasmtime::Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
-        bindings::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        bindings::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(
+            &mut linker,
+            |s: &mut State| s,
+        )?;
         let weak = engine.weak();
         std::thread::Builder::new().name("epoch".into()).spawn(move || {
             while let Some(engine) = weak.upgrade() {

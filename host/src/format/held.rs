@@ -37,12 +37,12 @@ impl Held {
 
     /// A sample's payload; the error says what is held.
     pub(super) fn get(&self, seq: u64) -> Result<&Bytes, String> {
-        seq.checked_sub(self.first)
-            .and_then(|i| self.samples.get(usize::try_from(i).ok()?))
-            .ok_or_else(|| match seq < self.first {
+        seq.checked_sub(self.first).and_then(|i| self.samples.get(usize::try_from(i).ok()?)).ok_or_else(
+            || match seq < self.first {
                 true => format!("sample {seq} was freed: {} is the first that is held", self.first),
                 false => format!("there is no sample {seq} yet: the next is {}", self.next()),
-            })
+            },
+        )
     }
 
     /// Frees all samples before `seq`, which is not beyond the next.

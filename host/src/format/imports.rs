@@ -205,12 +205,7 @@ impl host::Host for State {
 }
 
 impl host::HostOutput for State {
-    async fn append(
-        &mut self,
-        this: Resource<Output>,
-        inline: Vec<u8>,
-        pieces: Vec<Piece>,
-    ) -> Answer<u64> {
+    async fn append(&mut self, this: Resource<Output>, inline: Vec<u8>, pieces: Vec<Piece>) -> Answer<u64> {
         let limits = self.limits.clone();
         let (session, id) = check!(self.output(&this)?);
         let inline = Bytes::from(inline);

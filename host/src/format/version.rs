@@ -194,7 +194,10 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
         return Err(format!("format {:?}: 1 to 32 of a-z, 0-9 and -", cut(&manifest.format, 80)));
     }
     if !word(&manifest.extension, 16, false) || manifest.extension == "info" {
-        return Err(format!("extension {:?}: 1 to 16 of a-z and 0-9, not info", cut(&manifest.extension, 80)));
+        return Err(format!(
+            "extension {:?}: 1 to 16 of a-z and 0-9, not info",
+            cut(&manifest.extension, 80)
+        ));
     }
     let version = &manifest.version;
     if version.is_empty() || version.len() > 64 || !version.bytes().all(|b| b.is_ascii_graphic()) {

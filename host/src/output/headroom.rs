@@ -76,8 +76,7 @@ mod tests {
     }
 
     fn spool(path: &std::path::Path) -> (File, Vec<u8>) {
-        let file =
-            File::options().read(true).write(true).create_new(true).open(path.join("x.mdat")).unwrap();
+        let file = File::options().read(true).write(true).create_new(true).open(path.join("x.mdat")).unwrap();
         let media: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
         file.write_all_at(&media, 4096).unwrap();
         (file, media)

@@ -121,10 +121,9 @@ impl Roots {
             return Err(PathError::NameTooLong { path: asked() });
         }
         let parent = path.parent().unwrap_or(Path::new(""));
-        let (root, below) = self.root_of(parent).ok_or_else(|| PathError::Outside {
-            path: path.to_owned(),
-            root: self.media.path.clone(),
-        })?;
+        let (root, below) = self
+            .root_of(parent)
+            .ok_or_else(|| PathError::Outside { path: path.to_owned(), root: self.media.path.clone() })?;
         let folder = open_below(root, below)?;
         check_writable(&folder)?;
         Ok(Target { folder: Arc::new(folder), name: name.into() })

@@ -346,8 +346,12 @@ impl Segment {
         };
         let bytes = main.head + main.size;
         let from = main.promoted.then(|| self.file_name(&main.name));
-        let sync: Vec<_> =
-            self.outputs.iter().filter(|o| o.role != Role::Spool || o.promoted).map(|o| o.file.clone()).collect();
+        let sync: Vec<_> = self
+            .outputs
+            .iter()
+            .filter(|o| o.role != Role::Spool || o.promoted)
+            .map(|o| o.file.clone())
+            .collect();
         let others = self.spool_names(false);
         let work = move || {
             for file in sync {
@@ -383,9 +387,7 @@ impl Segment {
     /// Removes what was created: the segment never began.
     pub async fn discard(self) {
         let mut names = self.spool_names(true);
-        names.extend(
-            self.outputs.iter().filter(|o| o.role != Role::Spool).map(|o| self.file_name(&o.name)),
-        );
+        names.extend(self.outputs.iter().filter(|o| o.role != Role::Spool).map(|o| self.file_name(&o.name)));
         let folder = self.folder.clone();
         self.volume
             .run(move || {
@@ -409,8 +411,7 @@ impl Segment {
 
     async fn create_file(&self, output: &str) -> Result<Arc<File>, OutputError> {
         let (folder, name) = (self.folder.clone(), self.file_name(output));
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let create = move || rustix::fs::openat(&folder.fd, &name, flags, Mode::from(0o644));
         let created = self.volume.run(create).await;
         created.map(|fd| Arc::new(fd.into())).map_err(|errno| self.fail(output, "create", errno))
@@ -632,7 +633,10 @@ mod tests {
         assert_eq!(s.files(), ["x.flv.info", "x.flv.mdat", "x.flv.track1"]);
         let (records, clean) = journal::read(&s.read("x.flv.info")).unwrap();
         assert!(clean && matches!(&records[0], Record::Start(s) if **s == start));
-        assert_eq!(records.last(), Some(&Record::Commit(journal::Commit { synced: false, sizes: vec![5, 5] })));
+        assert_eq!(
+            records.last(),
+            Some(&Record::Commit(journal::Commit { synced: false, sizes: vec![5, 5] }))
+        );
 
         segment.grow_head(mdat, 8192).await.unwrap();
         segment.write_head(mdat, 8190, b"ov".to_vec()).await.unwrap();

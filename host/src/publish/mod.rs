@@ -1,7 +1,7 @@
 //! `reelwright publish`: sends an FLV file to an RTMP server as if it were live. For demos, tests and load.
 //!
-//! [`flv`] reads the file, [`clip`] says which tag is due when, [`sender`] drives one connection. However many
-//! connections there are, the file is in memory once.
+//! `flv` reads the file, `clip` says which tag is due when, `sender` drives one connection. However
+//! many connections there are, the file is in memory once.
 
 mod clip;
 mod flv;
@@ -64,8 +64,9 @@ struct Progress {
     worst_lateness_ms: AtomicU64,
 }
 
-/// Publishes until everything was sent and the server has closed each connection, which is how it says that it took
-/// everything. Fails if a connection did, after the others are done. Dropping the future breaks connections off.
+/// Publishes until everything was sent and the server has closed each connection, which is how it says that
+/// it took everything. Fails if a connection did, after the others are done. To drop the future is to break
+/// all connections off.
 pub async fn run(options: Options) -> anyhow::Result<Report> {
     let file = options.file.clone();
     let clip = tokio::task::spawn_blocking(move || load(&file)).await.context("reading the file")??;

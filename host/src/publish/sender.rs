@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{Progress, clip::Clip, url::Url};
@@ -117,7 +117,7 @@ impl<'a> Connection<'a> {
                     continue;
                 }
                 written = writer.write_buf(self.client.output()) => written,
-                () = tokio::time::sleep(STALL_TIMEOUT) => bail!("the server took nothing for {STALL_TIMEOUT:?}"),
+                () = sleep(STALL_TIMEOUT) => bail!("the server took nothing for {STALL_TIMEOUT:?}"),
             };
             match written {
                 Ok(bytes) => drop(self.progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed)),

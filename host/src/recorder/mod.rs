@@ -257,7 +257,11 @@ impl Recordings {
         let target = task::blocking(move || roots.resolve(&path)).await?;
         let extension = &version.manifest.extension;
         if naming::Names::contradicts(&target.name, extension) {
-            tracing::warn!(path = settings.path_to_file, extension, "the name ends in another format's extension");
+            tracing::warn!(
+                path = settings.path_to_file,
+                extension,
+                "the name ends in another format's extension"
+            );
         }
         let name = naming::Names::new(&target.name, extension, false).plain();
         let computed_path = target.folder.path.join(name);

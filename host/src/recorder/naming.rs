@@ -26,7 +26,8 @@ impl Names {
     /// that a file never claims to be what it is not.
     pub fn new(asked: &str, extension: &str, chunked: bool) -> Self {
         let path = Path::new(asked);
-        let its_own = path.extension().and_then(|e| e.to_str()).is_some_and(|e| e.eq_ignore_ascii_case(extension));
+        let its_own =
+            path.extension().and_then(|e| e.to_str()).is_some_and(|e| e.eq_ignore_ascii_case(extension));
         let (stem, extension) = match (its_own, path.extension().and_then(|e| e.to_str())) {
             // As it was spelled.
             (true, Some(spelled)) => (&asked[..asked.len() - spelled.len() - 1], spelled),

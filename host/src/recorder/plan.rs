@@ -204,7 +204,8 @@ impl Plan {
         let changed = |t: &&Track| open.tracks.iter().all(|old| old.id != t.id || old.config != t.config);
         let refused: Vec<&Track> = known.iter().filter(changed).collect();
         // Video with a new configuration goes on with a key frame; anything else waits for the next one.
-        if refused.iter().any(|t| t.kind == Kind::Video) && open.tracks.iter().any(|t| t.kind == Kind::Video) {
+        if refused.iter().any(|t| t.kind == Kind::Video) && open.tracks.iter().any(|t| t.kind == Kind::Video)
+        {
             self.gather = Some(Gather::new(now.instant));
         } else {
             open.refused = Some(refused.iter().map(|t| t.id).collect());
@@ -271,7 +272,9 @@ impl Plan {
         }
         let video = self.video();
         let mut samples = std::mem::take(&mut self.waiting);
-        if self.policy.wait_for_key && let Some(video) = video {
+        if self.policy.wait_for_key
+            && let Some(video) = video
+        {
             self.need_key = Some(None);
             if self.joined {
                 // What was live before we came is no beginning.

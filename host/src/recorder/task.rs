@@ -251,8 +251,7 @@ impl Running {
             self.strikes = 0;
         }
         let tracks = &self.tracks;
-        let is_video =
-            |s: &Sample| tracks.iter().any(|t| t.id == s.track && t.kind == Kind::Video);
+        let is_video = |s: &Sample| tracks.iter().any(|t| t.id == s.track && t.kind == Kind::Video);
         self.run.recording.update_run(self.run.stream_id, |run| {
             for sample in &self.batch {
                 let (samples, bytes) = match is_video(sample) {
@@ -323,17 +322,33 @@ impl Running {
             Note::Gap(gap) => {
                 dropped = gap.samples;
                 let ms = gap.to_dts_ms - gap.from_dts_ms;
-                tracing::warn!(config_id, stream, samples = gap.samples, bytes = gap.bytes, ms,
-                    "gap: the recording was too slow for the stream");
+                tracing::warn!(
+                    config_id,
+                    stream,
+                    samples = gap.samples,
+                    bytes = gap.bytes,
+                    ms,
+                    "gap: the recording was too slow for the stream"
+                );
             }
             Note::Skipped { samples } => {
                 tracing::info!(config_id, stream, samples, "left out up to the next key frame");
             }
             Note::ClockStep { back_ms } => {
-                tracing::warn!(config_id, stream, back_ms, "the publisher's clock stepped back; time goes on");
+                tracing::warn!(
+                    config_id,
+                    stream,
+                    back_ms,
+                    "the publisher's clock stepped back; time goes on"
+                );
             }
             Note::NoKeyFrame { waited_ms } => {
-                tracing::warn!(config_id, stream, waited_ms, "no key frame came; a segment starts without one");
+                tracing::warn!(
+                    config_id,
+                    stream,
+                    waited_ms,
+                    "no key frame came; a segment starts without one"
+                );
             }
         }
         self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += dropped);

@@ -50,9 +50,7 @@ pub enum Error {
     ChunkStreams { limit: usize },
     #[error("unfinished messages take over {limit} bytes (limit bytes_in_progress)")]
     BytesInProgress { limit: usize },
-    #[error(
-        "the first chunk of chunk stream {chunk_stream} has header type {fmt}, which leaves length and type open"
-    )]
+    #[error("chunk stream {chunk_stream} begins with header type {fmt}, which leaves length and type open")]
     NoHeader { chunk_stream: u32, fmt: u8 },
     #[error("chunk stream {chunk_stream} starts a message {missing} bytes before the end of the last one")]
     Unfinished { chunk_stream: u32, missing: usize },

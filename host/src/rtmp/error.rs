@@ -57,8 +57,5 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
-}
+// The cause is part of the message, so there is no source to print after it.
+impl std::error::Error for Error {}

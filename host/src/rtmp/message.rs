@@ -99,7 +99,7 @@ pub enum Error {
     Short { message_type: u8, length: usize },
     #[error("Set Peer Bandwidth with limit type {0}, legal are 0 to 2")]
     LimitType(u8),
-    #[error("a command without a name and a transaction id")]
+    #[error("a command without a name, or with a transaction id that is no number")]
     Command,
     #[error("a tag of an aggregate message passes its end, at byte {at} of {length}")]
     Aggregate { at: usize, length: usize },
@@ -206,16 +206,18 @@ fn amf0_in_amf3(mut payload: Bytes) -> Result<Bytes, Error> {
 
 fn command(payload: &[u8], limits: amf0::Limits) -> Result<Command, Error> {
     let mut values = amf0::Reader::new(payload, limits);
-    let (Some(Value::String(name)), Some(Value::Number(transaction))) =
-        (values.next_value()?, values.next_value()?)
-    else {
-        return Err(Error::Command);
+    let Some(Value::String(name)) = values.next_value()? else { return Err(Error::Command) };
+    let transaction = match values.next_value()? {
+        Some(Value::Number(transaction)) => transaction,
+        // FFmpeg's server says `onFCPublish` and nothing more.
+        None => 0.0,
+        Some(_) => return Err(Error::Command),
     };
     Ok(Command { name, transaction, arguments: values.rest()? })
 }
 
-/// The tags of an aggregate message (section 7.1.6), each with its timestamp on the scale of the message's own.
-/// Ends after an error.
+/// The tags of an aggregate message (section 7.1.6), their timestamps moved so that the first tag has the
+/// message's. Ends after an error.
 pub fn aggregate(
     timestamp_ms: u32,
     mut tags: Bytes,
@@ -309,6 +311,8 @@ mod tests {
         assert_eq!(read(6, &[0, 0, 0, 0, 3]), Err(Error::LimitType(3)));
         assert_eq!(read(20, b""), Err(Error::Command));
         assert_eq!(read(20, b"\x05\x05"), Err(Error::Command));
+        assert_eq!(read(20, b"\x02\0\x01x\x05"), Err(Error::Command));
+        assert_eq!(read(20, b"\x02\0\x01x"), Ok(Message::Command(Command::new("x", 0.0, []))));
     }
 
     #[test]

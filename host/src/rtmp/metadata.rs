@@ -52,7 +52,7 @@ impl Metadata {
         Self { values, declared }
     }
 
-    /// The properties of a track, by their keys in `track.properties` of the WIT, where the values make sense.
+    /// The properties of a track that make sense, by their keys in `track.properties` of the WIT.
     pub(super) fn track_properties(&self, kind: Kind) -> Vec<(String, String)> {
         let (width, height) = (self.whole("width", 1, 16_384), self.whole("height", 1, 16_384));
         let properties = match kind {

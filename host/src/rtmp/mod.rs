@@ -24,6 +24,7 @@ pub mod chunk;
 pub mod client;
 mod clock;
 mod error;
+pub mod event;
 mod handshake;
 mod link;
 pub mod message;
@@ -38,9 +39,10 @@ mod tests;
 
 pub use client::Client;
 pub use error::{Cause, Error};
+pub use event::Event;
 pub use metadata::{Declared, Metadata};
 pub use output::Output;
-pub use session::{Event, Session};
+pub use session::Session;
 
 /// Bounds of what one connection may make us keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Limits {
     pub chunk_streams: usize,
     /// Memory of messages that have begun and not ended, over all chunk streams.
     pub bytes_in_progress: usize,
+    /// Bytes of a codec configuration, which lives as long as its stream.
+    pub config_bytes: usize,
     pub amf0: amf0::Limits,
 }
 
@@ -60,6 +64,7 @@ impl Default for Limits {
             message_bytes: 8 << 20,
             chunk_streams: 64,
             bytes_in_progress: 16 << 20,
+            config_bytes: 64 << 10,
             amf0: amf0::Limits::default(),
         }
     }

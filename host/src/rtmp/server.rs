@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Declared, Error, Event, Limits, Session,
-    session::{PublishRequest, Skips, track_id},
+    event::{PublishRequest, track_id},
 };
 use crate::{
     media::{Kind, Sample},
@@ -145,13 +145,14 @@ async fn serve_one(
     };
     tracing::debug!(%peer, "RTMP connection");
     let fault = connection.run().await.err();
+    let name = connection.name().to_owned();
     connection.end_stream(fault.as_ref().map_or("the connection was closed", |_| "the connection failed"));
     match &fault {
         None => tracing::debug!(%peer, bytes = connection.session.position(), "RTMP connection closed"),
         Some(fault @ (Fault::ShutDown | Fault::Stopping)) => {
-            tracing::info!(%peer, "RTMP connection closed: {fault}");
+            tracing::info!(%peer, stream = name, "RTMP connection closed: {fault}");
         }
-        Some(fault) => tracing::warn!(%peer, "RTMP connection failed: {fault}"),
+        Some(fault) => tracing::warn!(%peer, stream = name, "RTMP connection failed: {fault}"),
     }
     match fault {
         Some(Fault::Protocol(_) | Fault::ShutDown | Fault::Stopping) => connection.linger().await,
@@ -326,7 +327,6 @@ impl Connection {
         let Some(publisher) = self.live.take() else { return };
         let stream = publisher.stream();
         let (video, audio) = (stream.stats(track_id(Kind::Video)), stream.stats(track_id(Kind::Audio)));
-        let Skips { no_sequence_header, tags, sequence_headers, metadata, .. } = self.session.skips();
         tracing::info!(
             peer = %self.peer,
             stream = stream.name,
@@ -334,7 +334,7 @@ impl Connection {
             video_samples = video.samples,
             audio_samples = audio.samples,
             bytes = video.bytes + audio.bytes,
-            left_out = no_sequence_header + tags + sequence_headers + metadata,
+            left_out = self.session.skips().total(),
             "stream ended: {reason}"
         );
     }
@@ -364,8 +364,8 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// Serves with these settings while the client's side runs. Time is simulated: it jumps to the next timeout
-    /// when nobody has anything to do.
+    /// Serves with these settings while the client's side runs. Where time is simulated, it jumps to the next
+    /// timeout when nobody has anything to do.
     async fn with_server<F: Future>(settings: Settings, client: impl FnOnce(SocketAddr) -> F) -> F::Output {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

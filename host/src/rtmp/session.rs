@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Error, Limits, Metadata, Output, amf0,
+    Error, Event, Limits, Metadata, Output, amf0,
     amf0::Value,
     clock::Clock,
     error::Cause,
+    event::{ConnectInfo, PublishKind, PublishRequest, SkipReason, Skipped, Skips, track_id},
     link::{COMMANDS, Incoming, Link, WINDOW_BYTES},
     message::{self, BandwidthLimit, Command, Message, UserControl},
     tag,
@@ -18,110 +19,13 @@ use crate::media::{Kind, Sample, Track};
 /// Chunk stream of what we say about the published stream.
 const STATUS: u32 = 5;
 
+/// Longest text taken over from `connect`; more is cut off.
+const TEXT_BYTES: usize = 1024;
+
 /// `fmsVer` and `capabilities` of the answer to `connect`. Some clients read them, and expect a server of
 /// that kind and age.
 const SERVER_VERSION: &str = "FMS/3,5,7,7009";
 const CAPABILITIES: f64 = 31.0;
-
-/// What a session tells its driver.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The peer wants to publish: answer by [`Session::accept_publish`] or [`Session::refuse_publish`]. Until
-    /// then no more input is taken.
-    Publish(Box<PublishRequest>),
-    Metadata(Metadata),
-    /// A track, or its new codec configuration. Its samples follow.
-    Track(Track),
-    Sample(Sample),
-    /// Something was left out, for the first time for this reason.
-    Skipped(Skipped),
-    /// The peer ended the stream, not the connection: it may publish again.
-    EndOfStream(Skips),
-    /// The peer wanted to play; it was told that it can't.
-    PlayRefused {
-        name: String,
-    },
-}
-
-/// A `publish` command (Adobe RTMP 1.0, section 7.2.2.6).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublishRequest {
-    /// Name of the application, without its query.
-    pub app: String,
-    /// Publishing name, without its query.
-    pub name: String,
-    /// What followed `?` in the publishing name; it often holds a key.
-    pub query: Option<String>,
-    pub kind: PublishKind,
-    pub connect: ConnectInfo,
-}
-
-/// Publishing type. What is recorded, and how, is not up to the publisher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublishKind {
-    Live,
-    Record,
-    Append,
-}
-
-/// What the `connect` command said (section 7.2.1.1). Empty: nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConnectInfo {
-    pub tc_url: String,
-    pub page_url: String,
-    pub swf_url: String,
-    pub flash_ver: String,
-}
-
-/// What was left out of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    pub reason: SkipReason,
-    /// As on the wire.
-    pub timestamp_ms: u32,
-    /// Bytes of the connection that were taken then.
-    pub position: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SkipReason {
-    #[error("a {} sample before the sequence header", .0.as_str())]
-    NoSequenceHeader(Kind),
-    #[error("audio or video outside of a published stream")]
-    NotPublishing,
-    #[error("a malformed tag: {0}")]
-    Tag(tag::Error),
-    #[error("a malformed sequence header: {0}")]
-    SequenceHeader(reelwright_codec::Error),
-    #[error("malformed metadata: {0}")]
-    Metadata(amf0::Error),
-}
-
-/// How often something was left out since the stream began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skips {
-    pub no_sequence_header: u64,
-    pub not_publishing: u64,
-    pub tags: u64,
-    pub sequence_headers: u64,
-    pub metadata: u64,
-}
-
-impl Skips {
-    fn count(&mut self, reason: &SkipReason) -> &mut u64 {
-        match reason {
-            SkipReason::NoSequenceHeader(_) => &mut self.no_sequence_header,
-            SkipReason::NotPublishing => &mut self.not_publishing,
-            SkipReason::Tag(_) => &mut self.tags,
-            SkipReason::SequenceHeader(_) => &mut self.sequence_headers,
-            SkipReason::Metadata(_) => &mut self.metadata,
-        }
-    }
-
-    pub fn total(&self) -> u64 {
-        self.no_sequence_header + self.not_publishing + self.tags + self.sequence_headers + self.metadata
-    }
-}
 
 /// The server's side of one connection.
 ///
@@ -167,14 +71,6 @@ struct Stream {
     /// Codec configurations of [`track_id`] 1 and 2.
     configs: [Option<Bytes>; 2],
     skips: Skips,
-}
-
-/// [`Track::id`] by kind.
-pub fn track_id(kind: Kind) -> u32 {
-    match kind {
-        Kind::Video => 1,
-        Kind::Audio => 2,
-    }
 }
 
 impl Session {
@@ -261,6 +157,8 @@ impl Session {
             Message::Video(body) => self.media(Kind::Video, timestamp_ms, body),
             Message::Aggregate(tags) => message::aggregate(timestamp_ms, tags).try_for_each(|tag| {
                 let (header, body) = tag?;
+                // So that a small sample does not keep the whole message.
+                let body = Bytes::copy_from_slice(&body);
                 match header.tag_type {
                     tag::kind::AUDIO => self.media(Kind::Audio, header.timestamp_ms, body),
                     tag::kind::VIDEO => self.media(Kind::Video, header.timestamp_ms, body),
@@ -322,7 +220,12 @@ impl Session {
         if known.as_ref() == Some(&config) {
             return;
         }
+        let limit = self.link.limits().config_bytes;
         let checked = match kind {
+            _ if config.len() > limit => Err(reelwright_codec::Error {
+                structure: "codec configuration",
+                message: format!("{} bytes, at most {limit} (limit config_bytes)", config.len()),
+            }),
             Kind::Video => reelwright_codec::avc::AvcConfig::parse(&config).map(drop),
             Kind::Audio => reelwright_codec::aac::AudioSpecificConfig::parse(&config).map(drop),
         };
@@ -363,7 +266,7 @@ impl Session {
             ("connect", Phase::Unconnected) => self.connect(transaction, &arguments),
             // Answers to what we never asked; to answer them could go on for ever.
             ("_result" | "_error" | "onStatus", _) => {}
-            (_, Phase::Unconnected) => return Err(Cause::NotConnected(name)),
+            (_, Phase::Unconnected) => return Err(Cause::NotConnected(cut(&name))),
             ("createStream", _) => {
                 self.last_message_stream = self.last_message_stream.wrapping_add(1).max(1);
                 let id = f64::from(self.last_message_stream);
@@ -393,7 +296,7 @@ impl Session {
             ("deleteStream" | "closeStream", _) => {}
             ("getStreamLength", _) => self.reply("_result", transaction, [Value::Null, 0.0.into()]),
             ("play" | "play2", _) => {
-                let name = string(&arguments, 1).to_owned();
+                let name = cut(string(&arguments, 1));
                 self.status_on(message_stream, "error", "NetStream.Play.Failed", "this server only records");
                 self.events.push_back(Event::PlayRefused { name });
             }
@@ -408,7 +311,7 @@ impl Session {
     fn connect(&mut self, transaction: f64, arguments: &[Value]) {
         let text = |key| {
             let value = arguments.first().and_then(|object| object.get(key));
-            value.and_then(Value::as_str).unwrap_or_default().to_owned()
+            cut(value.and_then(Value::as_str).unwrap_or_default())
         };
         let app = text("app");
         self.app = app.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
@@ -504,4 +407,9 @@ fn information(level: &str, code: &str, description: &str) -> Value {
 /// An argument that should be a string; empty if it is none.
 fn string(arguments: &[Value], index: usize) -> &str {
     arguments.get(index).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A text for logs and listings, which a peer must not flood.
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES)].to_owned()
 }

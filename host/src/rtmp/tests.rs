@@ -7,8 +7,8 @@ use super::{
     amf0::{self, Value},
     chunk::{self, ChunkReader, ChunkWriter, RawMessage},
     client::{Client, Target},
+    event::{PublishKind, SkipReason, Skips},
     message::{self, Command, Message, UserControl, kind},
-    session::{PublishKind, SkipReason, Skips},
     *,
 };
 use crate::media::{Kind, Sample, Track};
@@ -431,6 +431,12 @@ fn sequence_headers_make_a_track_only_when_they_change() {
     });
     let expected = [(2, vec![0x12, 0x08]), (2, vec![0x11, 0x88]), (2, vec![0x12, 0x08])];
     assert_eq!(configs.collect::<Vec<_>>(), expected);
+
+    // AvcConfig and AudioSpecificConfig would be fine with what follows them.
+    peer.send(1, 0, &audio(&[0x12; (64 << 10) + 1])).unwrap();
+    let events = peer.events();
+    let [Event::Skipped(skipped)] = &events[..] else { panic!("{events:?}") };
+    assert!(skipped.reason.to_string().ends_with("65537 bytes, at most 65536 (limit config_bytes)"));
 }
 
 #[test]
@@ -548,6 +554,14 @@ fn hostile_peers_get_a_typed_error_that_says_where() {
     let [Event::Skipped(skipped)] = &events[..] else { panic!("{events:?}") };
     assert!(matches!(skipped.reason, SkipReason::Metadata(amf0::Error::Depth { .. })));
 
+    let connect = amf0::object([("tcUrl", "é".repeat(30_000).as_str().into())]);
+    let mut peer = Peer::new();
+    peer.call("connect", 1.0, [connect]).unwrap();
+    peer.publish("cam1");
+    let [Event::Publish(request)] = &peer.events()[..] else { panic!() };
+    assert_eq!(request.connect.tc_url.len(), 1024);
+
+    let mut peer = Peer::publishing();
     let long = b"\x04\0\0\0\xff\xff\xff\x09\x01\0\0\0";
     assert!(matches!(cause(peer.raw(long)), Cause::Chunk(chunk::Error::MessageLength { .. })));
     assert!(matches!(cause(Peer::new().raw(&[0xc4])), Cause::Chunk(chunk::Error::NoHeader { .. })));

@@ -34,8 +34,12 @@ pub fn find(name: &str) -> Option<&'static Command> {
 const ID: Kind = Kind::Int(0, u64::MAX);
 
 /// A stream by its id …
-const STREAM_ID: Param =
-    Param { name: "id", kind: ID, need: Need::Optional, help: "Id of the stream, live or recorded; see listStreams." };
+const STREAM_ID: Param = Param {
+    name: "id",
+    kind: ID,
+    need: Need::Optional,
+    help: "Id of the stream, live or recorded; see listStreams.",
+};
 
 /// … or a live one by its name.
 const STREAM_NAME: Param = Param {

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use crate::{
     control::{
-        Context, shape,
+        Context,
         reply::Reply,
+        shape,
         table::{Args, Command, Kind, Need, Param},
     },
     recorder::{RecordError, Settings},
@@ -28,7 +29,9 @@ pub(super) static RECORD: Command = Command {
             need: Need::Mandatory,
             help: "Path and name of the file, in the media root unless absolute; the extension may be left out.",
         },
-        Param { name: "type", kind: Kind::Text, need: Need::Default("mp4"), help: "Format: flv, mp4, ts, …" },
+        Param {
+            name: "type", kind: Kind::Text, need: Need::Default("mp4"), help: "Format: flv, mp4, ts, …"
+        },
         Param {
             name: "overwrite",
             kind: Kind::Bool,
@@ -92,7 +95,8 @@ async fn record(context: &Context, args: Args) -> Reply {
     let is_live = context.registry.get(&settings.local_stream_name).is_some();
     match context.recordings.add(settings).await {
         Ok(recording) => {
-            let mut config = shape::config(recording.config_id, &recording.settings, &recording.computed_path);
+            let mut config =
+                shape::config(recording.config_id, &recording.settings, &recording.computed_path);
             if is_mp4 && is_live {
                 config["mp4BinPath"] = json!("evo-mp4writer");
             }

@@ -47,7 +47,13 @@ fn version(context: &Context) -> Reply {
         "hash": version.hash,
         "releaseNumber": version.release_number,
     });
-    Reply::success("Version", data).showing(&["banner", "buildDate", "buildNumber", "codeName", "releaseNumber"])
+    Reply::success("Version", data).showing(&[
+        "banner",
+        "buildDate",
+        "buildNumber",
+        "codeName",
+        "releaseNumber",
+    ])
 }
 
 fn help() -> Reply {

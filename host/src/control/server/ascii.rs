@@ -1,4 +1,4 @@
-//! The ASCII CLI: lines in, text out.
+//! The ASCII and the JSON CLI: lines in; text, or JSON behind its length, out.
 
 use std::{io, net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
@@ -20,14 +20,43 @@ use crate::control::{
 /// How long a connection that we end may still send, so that it gets our last reply and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What replies look like.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Ascii,
+    Json,
+}
+
+impl Form {
+    fn render(self, reply: &Reply) -> Vec<u8> {
+        match self {
+            Form::Ascii => reply.ascii().into_bytes(),
+            Form::Json => {
+                let json = reply.json() + "\r\n\r\n";
+                let length = u32::try_from(json.len()).expect("a reply below 4 GiB");
+                [&length.to_be_bytes(), json.as_bytes()].concat()
+            }
+        }
+    }
+}
+
 /// Serves until `stop`, then lets each client have the reply it waits for.
 pub async fn serve_ascii(listener: TcpListener, context: Arc<Context>, stop: CancellationToken) {
+    serve(listener, context, stop, Form::Ascii).await;
+}
+
+/// The same commands; each reply is its length (4 bytes, big-endian), JSON, and two line ends, which count.
+pub async fn serve_json(listener: TcpListener, context: Arc<Context>, stop: CancellationToken) {
+    serve(listener, context, stop, Form::Json).await;
+}
+
+async fn serve(listener: TcpListener, context: Arc<Context>, stop: CancellationToken, form: Form) {
     let clients = TaskTracker::new();
     let seats = Arc::new(Semaphore::new(context.limits.clients));
     while let Some((socket, far)) = stop.run_until_cancelled(accept(&listener)).await {
         match seats.clone().try_acquire_owned() {
             Ok(seat) => {
-                let client = Client::new(socket, far, context.clone());
+                let client = Client::new(socket, far, context.clone(), form);
                 let stop = stop.clone();
                 clients.spawn(async move {
                     if let Err(error) = client.serve(&stop).await {
@@ -36,7 +65,7 @@ pub async fn serve_ascii(listener: TcpListener, context: Arc<Context>, stop: Can
                     drop(seat);
                 });
             }
-            Err(_) => refuse(socket, far, context.limits.clients).await,
+            Err(_) => refuse(socket, far, context.limits.clients, form).await,
         }
     }
     drop(listener);
@@ -45,16 +74,17 @@ pub async fn serve_ascii(listener: TcpListener, context: Arc<Context>, stop: Can
 }
 
 /// Tells a client that there is no room. What a new socket takes at once must do.
-async fn refuse(mut socket: TcpStream, far: SocketAddr, clients: usize) {
+async fn refuse(mut socket: TcpStream, far: SocketAddr, clients: usize, form: Form) {
     tracing::warn!(%far, clients, "too many clients of the command line");
     let reply = Reply::fail(format!("Too many connections: {clients} clients are served already"));
-    let _ = timeout(Duration::from_millis(100), socket.write_all(reply.ascii().as_bytes())).await;
+    let _ = timeout(Duration::from_millis(100), socket.write_all(&form.render(&reply))).await;
 }
 
 struct Client {
     socket: TcpStream,
     far: SocketAddr,
     context: Arc<Context>,
+    form: Form,
     lines: Lines,
     buffer: Vec<u8>,
     /// What of the buffer was not made into lines yet.
@@ -65,12 +95,14 @@ struct Client {
 enum Received {
     Line(Result<Line, ParseError>),
     /// It closed, in the middle of a command or not.
-    End { unfinished: bool },
+    End {
+        unfinished: bool,
+    },
 }
 
 impl Client {
-    fn new(socket: TcpStream, far: SocketAddr, context: Arc<Context>) -> Self {
-        Self { socket, far, context, lines: Lines::default(), buffer: vec![0; 4096], unread: 0..0 }
+    fn new(socket: TcpStream, far: SocketAddr, context: Arc<Context>, form: Form) -> Self {
+        Self { socket, far, context, form, lines: Lines::default(), buffer: vec![0; 4096], unread: 0..0 }
     }
 
     async fn serve(mut self, stop: &CancellationToken) -> io::Result<()> {
@@ -127,8 +159,8 @@ impl Client {
     }
 
     async fn write(&mut self, reply: &Reply) -> io::Result<()> {
-        let text = reply.ascii();
-        timeout(self.context.limits.write, self.socket.write_all(text.as_bytes())).await?
+        let text = self.form.render(reply);
+        timeout(self.context.limits.write, self.socket.write_all(&text)).await?
     }
 
     async fn idle(mut self) -> io::Result<()> {

@@ -14,8 +14,7 @@ use axum::{
     response::Response,
 };
 use base64::{
-    Engine,
-    alphabet,
+    Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use tokio::net::TcpListener;
@@ -97,7 +96,8 @@ fn respond(status: StatusCode, reply: &Reply, product: &str) -> Response {
 /// The command in the path, the parameters in the query's first parameter, whatever its name.
 fn read(path: &str, query: Option<&str>) -> Result<Line, ParseError> {
     let command = percent_decoded(path.strip_prefix('/').unwrap_or(path));
-    let command = String::from_utf8(command).map_err(|e| ParseError::NotUtf8 { at: e.utf8_error().valid_up_to() + 1 })?;
+    let command = String::from_utf8(command)
+        .map_err(|e| ParseError::NotUtf8 { at: e.utf8_error().valid_up_to() + 1 })?;
     let first = query.and_then(|query| query.split('&').next()).unwrap_or_default();
     let encoded = first.split_once('=').map_or("", |(_, value)| value);
     Line::with_params(&command, &decoded(encoded)?)
@@ -120,7 +120,9 @@ fn decoded(encoded: &str) -> Result<Vec<u8>, ParseError> {
         }
     }
     let decoded = LENIENT.decode(encoded.trim_ascii()).map_err(|error| {
-        ParseError::Encoding(format!("The first parameter of the query must hold base64 of key=value …: {error}"))
+        ParseError::Encoding(format!(
+            "The first parameter of the query must hold base64 of key=value …: {error}"
+        ))
     })?;
     Ok(decoded.trim_ascii().to_vec())
 }
@@ -183,8 +185,16 @@ mod tests {
     #[test]
     fn what_is_no_command_line() {
         let table = [
-            ("/x", "params=localStreamName", "The first parameter of the query must hold base64 of key=value …: "),
-            ("/x", "localStreamName=cam!", "The first parameter of the query must hold base64 of key=value …: "),
+            (
+                "/x",
+                "params=localStreamName",
+                "The first parameter of the query must hold base64 of key=value …: ",
+            ),
+            (
+                "/x",
+                "localStreamName=cam!",
+                "The first parameter of the query must hold base64 of key=value …: ",
+            ),
             // `a=\0`
             ("/x", "params=YT0A", "The command has a control character (U+0000) at byte 3"),
             ("/a%00b", "", "The command has a control character (U+0000) at byte 2"),

@@ -4,7 +4,7 @@ mod ascii;
 mod http;
 mod lines;
 
-pub use ascii::serve_ascii;
+pub use ascii::{serve_ascii, serve_json};
 pub use http::serve_http;
 
 use std::{net::SocketAddr, time::Duration};

@@ -77,7 +77,7 @@ fn the_examples_of_the_standard() {
         [&head(4, 1000, 307, 9)[..], &payload[..128], &[0xc4], &payload[128..256], &[0xc4], &payload[256..]]
             .concat();
     let expected = message(4, 9, 1000, &payload);
-    assert_eq!(read(&bytes).unwrap(), [expected.clone()]);
+    assert_eq!(read(&bytes).unwrap(), std::slice::from_ref(&expected));
     ChunkWriter::default().write(expected, &mut out);
     assert_eq!(drain(&mut out), bytes);
 }
@@ -191,6 +191,15 @@ fn abort_drops_the_message_in_progress() {
     let messages = read(&bytes).unwrap();
     assert_eq!(messages.last(), Some(&message(4, 8, 0, &[2; 200])));
     assert_eq!(messages.len(), 4);
+}
+
+#[test]
+fn what_was_aborted_takes_no_memory() {
+    let mut reader = ChunkReader::new(Limits::default());
+    let begin = [&head(4, 0, 8 << 20, 9)[..], &[0; 128], &head(2, 0, 4, 2), &[0, 0, 0, 4]].concat();
+    for _ in 0..1000 {
+        assert_eq!(read_all(&mut reader, &begin).unwrap().len(), 1);
+    }
 }
 
 #[test]

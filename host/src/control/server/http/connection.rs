@@ -124,7 +124,11 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // Bytes do not set the timer back: a request is one piece, however it trickles in.
         if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_ready() {
             return Poll::Ready(Ok(()));

@@ -21,7 +21,9 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, near: SocketAddr) -> Result<
     for host in headers.get_all(header::HOST) {
         if !host.to_str().is_ok_and(|host| is_ours(host, near)) {
             let host = shown(host.as_bytes());
-            return Err(format!("Host `{host}` is neither localhost nor the address that the server is bound to"));
+            return Err(format!(
+                "Host `{host}` is neither localhost nor the address that the server is bound to"
+            ));
         }
     }
     for origin in headers.get_all(header::ORIGIN) {
@@ -31,7 +33,10 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, near: SocketAddr) -> Result<
     }
     for site in headers.get_all(FETCH_SITE) {
         if site != "same-origin" && site != "none" {
-            return Err(format!("Sec-Fetch-Site `{}`: the request is a page's of another site", shown(site.as_bytes())));
+            return Err(format!(
+                "Sec-Fetch-Site `{}`: the request is a page's of another site",
+                shown(site.as_bytes())
+            ));
         }
     }
     Ok(())
@@ -118,6 +123,9 @@ mod tests {
             let request: Vec<_> = [("host", "localhost:7777")].iter().chain(headers).copied().collect();
             assert_eq!(allowed("127.0.0.1:7777", &request), expected, "{headers:?}");
         }
-        assert!(!allowed("127.0.0.1:7777", &[("origin", "http://localhost:7777")]), "with no Host to compare");
+        assert!(
+            !allowed("127.0.0.1:7777", &[("origin", "http://localhost:7777")]),
+            "with no Host to compare"
+        );
     }
 }

@@ -1,0 +1,47 @@
+# Everything that a person or a machine runs. CI runs these and nothing else.
+
+SHELL := /bin/bash
+# As cargo reads it, so that `CARGO_TARGET_DIR=… make test` works.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup guests build demo run check test e2e soak bench clean
+
+help: ## List these
+	@awk -F ':.*## ' '/^[a-z][a-z0-9]*:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what builds and tests need (Debian, rustup); quick when it is there
+	@tests/setup.sh
+
+build: setup ## Build the server
+	$(CARGO) build --release
+
+guests: setup ## Build the components into target/components
+	guests/build.sh --out $(TARGET)/components --target-dir $(TARGET)/guests
+
+demo: build ## Record the bundled clip over RTMP as FLV, TS and MP4, and show the files
+	@tests/demo.sh $(TARGET)/release/reelwright
+
+run: build ## Start the server for real use
+	$(TARGET)/release/reelwright serve
+
+check: setup ## Formatting, lints, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+
+test: setup ## All tests
+	$(CARGO) test --release --workspace
+
+e2e: setup ## The tests with real senders and readers only
+	$(CARGO) test --release -p reelwright --test e2e
+
+soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s
+	$(CARGO) test --release -p reelwright --test e2e -- --ignored --nocapture soak
+
+bench: setup ## Benchmarks
+	$(CARGO) bench --workspace
+
+clean: ## Remove what was built
+	$(CARGO) clean

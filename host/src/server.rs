@@ -1,0 +1,116 @@
+//! The whole server: opens what it needs, binds, serves, and closes everything in order.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    control::{self, server},
+    format::{Engine, Formats, limits::Limits},
+    output::{Disk, Roots},
+    recorder::{self, Recordings},
+    registry::Registry,
+    rtmp,
+};
+
+/// How long a stop waits for files to be closed.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where the server listens, as in `addresses.json`.
+pub type Addresses = BTreeMap<&'static str, SocketAddr>;
+
+/// Serves until `stop`, or until a command says so. `ready` is called when all ports are open.
+pub async fn serve(
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(&Addresses),
+) -> anyhow::Result<()> {
+    let media = config.media_root.unwrap_or_else(|| "media".into());
+    let data = config.data_dir.unwrap_or_else(|| "data".into());
+    fs::create_dir_all(&data).with_context(|| format!("the data folder {}", data.display()))?;
+    let roots = Roots::open(&media, &config.allow_path).context("the media folders")?;
+    tracing::info!(media = %roots.media().display(), data = %data.display(), "folders");
+    let engine = Engine::new().map_err(|e| anyhow::anyhow!("wasmtime: {e:#}"))?;
+    let formats = Formats::open(engine, &data, config.formats, Limits::default())
+        .await
+        .context("loading the embedded formats")?;
+
+    let registry = Registry::default();
+    let disk = Disk::new(roots);
+    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, recorder::Config::default());
+    let context = Arc::new(control::Context::new(registry.clone(), recordings.clone(), stop.clone()));
+
+    let mut addresses = Addresses::new();
+    let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {
+        let addr = addr.unwrap_or_else(|| default.into());
+        let listener = TcpListener::bind(addr).await.with_context(|| format!("--{name} {addr}"))?;
+        addresses.insert(name, listener.local_addr()?);
+        anyhow::Ok(listener)
+    };
+    let local = [127, 0, 0, 1];
+    let rtmp = bind("rtmp", config.rtmp, ([0, 0, 0, 0], 1935)).await?;
+    let ascii = bind("ascii-cli", config.ascii_cli, (local, 1222)).await?;
+    let json = bind("json-cli", config.json_cli, (local, 1112)).await?;
+    let http = bind("http-cli", config.http_cli, (local, 7777)).await?;
+
+    // Publishers stop first, so that recordings get everything that was sent; then files are closed, which
+    // a client may be waiting for; then clients are sent away.
+    let (no_publishers, no_clients) = (CancellationToken::new(), CancellationToken::new());
+    let watch = tokio::spawn(async move { formats.watch().await });
+    let publishers = tokio::spawn(rtmp::server::serve(
+        rtmp,
+        registry,
+        rtmp::server::Settings::default(),
+        no_publishers.clone(),
+    ));
+    let clients = [
+        tokio::spawn(server::serve_ascii(ascii, context.clone(), no_clients.clone())),
+        tokio::spawn(server::serve_json(json, context.clone(), no_clients.clone())),
+        tokio::spawn(server::serve_http(http, context, no_clients.clone())),
+    ];
+    write_addresses(&data, &addresses).context("addresses.json")?;
+    ready(&addresses);
+    stop.cancelled().await;
+
+    tracing::info!("stopping");
+    watch.abort();
+    no_publishers.cancel();
+    let closing = async {
+        publishers.await?;
+        anyhow::Ok(recordings.shut_down(STOP_LIMIT).await)
+    };
+    let open =
+        tokio::time::timeout(STOP_LIMIT, closing).await.context("publishers did not end in time")??;
+    for path in open {
+        tracing::warn!(path = %path.display(), "not closed in time; its spool stays");
+    }
+    no_clients.cancel();
+    for client in clients {
+        let _ = tokio::time::timeout(Duration::from_secs(2), client).await;
+    }
+    let _ = fs::remove_file(addresses_path(&data));
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn addresses_path(data: &Path) -> PathBuf {
+    data.join("addresses.json")
+}
+
+/// Written whole or not at all, for those who wait for it.
+fn write_addresses(data: &Path, addresses: &Addresses) -> std::io::Result<()> {
+    let path = addresses_path(data);
+    let new = path.with_extension("json.new");
+    fs::write(&new, serde_json::to_vec_pretty(addresses)?)?;
+    fs::rename(new, path)
+}

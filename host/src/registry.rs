@@ -25,6 +25,8 @@ pub const MAX_NAME: usize = 255;
 /// What of the current group of pictures is kept for those who join: bytes and milliseconds.
 const GOP_BYTES: usize = 8 << 20;
 const GOP_MS: i64 = 10_000;
+/// What an item costs besides its payload, so that tiny ones count as well.
+const ITEM_BYTES: usize = 128;
 
 /// Why a stream can't be published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +86,18 @@ pub enum Item {
     Sample(Sample),
     /// Samples that were dropped here because the queue was full.
     Gap(Gap),
+}
+
+impl Item {
+    /// Bytes of memory that it stands for.
+    fn cost(&self) -> usize {
+        let payload = match self {
+            Item::Sample(sample) => sample.data.len(),
+            Item::Tracks(tracks) => tracks.known.iter().map(|t| t.config.len() + ITEM_BYTES).sum(),
+            Item::Gap(_) => 0,
+        };
+        ITEM_BYTES + payload
+    }
 }
 
 /// A stretch of media that a subscriber did not get.
@@ -228,6 +242,11 @@ impl LiveStream {
         self.shutdown.cancel();
     }
 
+    /// Resolves when the publisher was asked to go.
+    pub async fn closed(&self) {
+        self.shutdown.cancelled().await;
+    }
+
     /// Listens, from the key frame of the current group of pictures on, with a queue of `max_bytes`. A stream
     /// without video, or whose group is longer than what is kept, is joined at its next sample.
     pub fn subscribe(self: &Arc<Self>, max_bytes: usize) -> Subscription {
@@ -271,11 +290,6 @@ impl Publisher {
         &self.stream
     }
 
-    /// Resolves when the stream was shut down by an operator.
-    pub async fn closed(&self) {
-        self.stream.shutdown.cancelled().await;
-    }
-
     /// Says which tracks there will be.
     pub fn declare(&mut self, declared: Declared) {
         self.change_tracks(|tracks| tracks.declared = Some(declared));
@@ -310,7 +324,7 @@ impl Publisher {
     }
 
     /// Hands samples to everybody and empties the batch. Waits while a subscriber's queue is full and the media
-    /// runs ahead of the wall clock.
+    /// runs ahead of the wall clock; cancelled then, it has taken nothing.
     pub async fn send(&mut self, batch: &mut Vec<Sample>) {
         let Some(last) = batch.last() else { return };
         self.last_dts_ms = last.dts_ms;
@@ -377,7 +391,7 @@ fn keep_gop(gop: &mut Option<Gop>, video: Option<u32>, sample: Sample) {
         *gop = Some(Gop { samples: Vec::new(), bytes: 0, from_dts_ms: sample.dts_ms });
     }
     if let Some(current) = gop {
-        current.bytes += sample.data.len();
+        current.bytes += ITEM_BYTES + sample.data.len();
         if current.bytes > GOP_BYTES || sample.dts_ms - current.from_dts_ms > GOP_MS {
             *gop = None;
         } else {
@@ -411,10 +425,8 @@ struct QueueState {
 
 impl QueueState {
     fn push(&mut self, item: Item) {
-        if let Item::Sample(sample) = &item {
-            self.bytes += sample.data.len();
-            self.samples += 1;
-        }
+        self.bytes += item.cost();
+        self.samples += usize::from(matches!(item, Item::Sample(_)));
         self.since.get_or_insert_with(Instant::now);
         self.items.push_back(item);
     }
@@ -541,10 +553,8 @@ impl Subscription {
         let (mut samples, mut bytes) = (0, 0);
         while samples < limits.samples && bytes < limits.bytes {
             let Some(item) = state.items.pop_front() else { break };
-            if let Item::Sample(sample) = &item {
-                samples += 1;
-                bytes += sample.data.len();
-            }
+            bytes += item.cost();
+            samples += usize::from(matches!(item, Item::Sample(_)));
             batch.push(item);
         }
         state.samples -= samples;
@@ -635,7 +645,7 @@ mod tests {
         let registry = Registry::default();
         let mut publisher = registry.publish("cam", source()).unwrap();
         publisher.track(track(1, Kind::Video));
-        let mut slow = publisher.stream().subscribe(1000);
+        let mut slow = publisher.stream().subscribe(10 * (100 + ITEM_BYTES));
         // In real time: one frame of 100 bytes each 40 ms, a key frame each tenth.
         for i in 0..40 {
             publisher.send(&mut vec![sample(1, i * 40, i % 10 == 0, 100)]).await;
@@ -661,7 +671,8 @@ mod tests {
         let registry = Registry::default();
         let mut publisher = registry.publish("cam", source()).unwrap();
         publisher.track(track(1, Kind::Video));
-        let mut slow = publisher.stream().subscribe(1000);
+        let limit = 10 * (100 + ITEM_BYTES);
+        let mut slow = publisher.stream().subscribe(limit);
         let sender = tokio::spawn(async move {
             // An hour of media at once.
             for i in 0..3600 {
@@ -671,7 +682,7 @@ mod tests {
         let mut got = Vec::new();
         let mut batch = Vec::new();
         while slow.recv(NOW, &mut batch).await {
-            assert!(slow.queued_bytes() <= 1100);
+            assert!(slow.queued_bytes() <= limit + 100 + ITEM_BYTES);
             got.append(&mut times(&batch));
             batch.clear();
         }

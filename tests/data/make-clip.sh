@@ -11,5 +11,5 @@ ffmpeg -nostdin -v error -y \
     -c:v libx264 -profile:v high -preset slow -threads 1 -pix_fmt yuv420p -b:v 900k -maxrate 1200k -bufsize 1200k \
     -g 30 -keyint_min 30 -sc_threshold 0 -bf 2 -x264-params 'b-adapt=0:open-gop=0' \
     -c:a aac -profile:a aac_low -b:a 128k \
-    -map_metadata -1 -fflags +bitexact -flags +bitexact -flvflags no_duration_filesize \
+    -map_metadata -1 -fflags +bitexact -flags +bitexact \
     -f flv clip.flv

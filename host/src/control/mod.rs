@@ -17,7 +17,7 @@ pub mod server;
 pub mod shape;
 pub mod table;
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -72,11 +72,6 @@ impl Version {
     pub fn banner(&self) -> String {
         format!("Reelwright live-stream recorder version {}", self.release_number)
     }
-
-    /// Product and release, as HTTP's `Server` header has it.
-    pub fn product(&self) -> String {
-        format!("Reelwright/{}", self.release_number)
-    }
 }
 
 /// What a client may take of the server.
@@ -106,8 +101,25 @@ impl Default for Limits {
     }
 }
 
-/// Runs a command line, or says what is wrong with it.
-pub async fn answer(context: &Context, line: Result<Line, ParseError>) -> Reply {
+/// Runs a command line that came from `far`, or says what is wrong with it.
+///
+/// A command runs in a task of its own, to its end even if who asked is gone by then. One that breaks costs
+/// its reply, and no connection.
+pub async fn answer(context: &Arc<Context>, far: SocketAddr, line: Result<Line, ParseError>) -> Reply {
+    let name = line.as_ref().map(|line| line.command.clone()).unwrap_or_default();
+    let command = {
+        let context = context.clone();
+        tokio::spawn(async move { run(&context, line).await })
+    };
+    let reply = command.await.unwrap_or_else(|error| {
+        tracing::error!(%far, command = name, %error, "a command broke");
+        Reply::fail(format!("command {name} broke; the server's log has more"))
+    });
+    tracing::debug!(%far, command = name, status = ?reply.status, reply.description, "command");
+    reply
+}
+
+async fn run(context: &Context, line: Result<Line, ParseError>) -> Reply {
     let mut line = match line {
         Ok(line) => line,
         Err(error) => return Reply::fail(format!("Syntax error. {error}")),
@@ -118,18 +130,17 @@ pub async fn answer(context: &Context, line: Result<Line, ParseError>) -> Reply 
         Some(Value::Text(id)) if !id.is_empty() => Some(id),
         Some(_) => return Reply::fail(table::ArgsError::Invalid(table::COMMAND_ID.name).to_string()),
     };
-    Reply { response_id, ..run(context, line).await }
-}
-
-async fn run(context: &Context, line: Line) -> Reply {
-    let Some(command) = commands::find(&line.command) else {
-        let name: String = line.command.chars().take(80).collect();
-        return Reply::fail(format!("command {name} not known. Type help for list of commands"));
+    let reply = match commands::find(&line.command) {
+        Some(command) => match command.bind(line) {
+            Ok(args) => (command.run)(context, args).await,
+            Err(error) => Reply::fail(error.to_string()),
+        },
+        None => {
+            let name: String = line.command.chars().take(80).collect();
+            Reply::fail(format!("command {name} not known. Type help for list of commands"))
+        }
     };
-    match command.bind(line) {
-        Ok(args) => (command.run)(context, args).await,
-        Err(error) => Reply::fail(error.to_string()),
-    }
+    Reply { response_id, ..reply }
 }
 
 #[cfg(test)]

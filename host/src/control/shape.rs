@@ -134,7 +134,8 @@ impl Streams {
             let track = tracks.known.iter().find(|track| track.kind == kind);
             (track, track.map(|track| live.stats(track.id)).unwrap_or_default())
         };
-        let mut object = self.common(live.created, counted(Kind::Video), counted(Kind::Audio));
+        let up = live.up_time();
+        let mut object = self.common(live.created, up, counted(Kind::Video), counted(Kind::Audio));
         let own = json!({
             "appName": source.app,
             "connectionType": CONNECTION_STANDARD,
@@ -177,6 +178,7 @@ impl Streams {
         };
         let mut object = self.common(
             run.started,
+            self.now.duration_since(run.started).unwrap_or_default(),
             (video, stats(run.video_samples, run.video_bytes, video_lost)),
             (audio, stats(run.audio_samples, run.audio_bytes, audio_lost)),
         );
@@ -215,10 +217,10 @@ impl Streams {
     fn common(
         &self,
         created: SystemTime,
+        up: Duration,
         video: (Option<&Track>, TrackStats),
         audio: (Option<&Track>, TrackStats),
     ) -> Value {
-        let up = self.now.duration_since(created).unwrap_or_default();
         let bits = 8.0 * (video.1.bytes + audio.1.bytes) as f64;
         json!({
             "audio": track_object(Kind::Audio, audio),
@@ -370,12 +372,13 @@ mod tests {
         );
     }
 
-    /// avcC and SPS of x264, High profile, level 3.1, 1280x720.
+    /// AVCDecoderConfigurationRecord of libx264: Main profile, level 3.1, 1280x720.
     const AVC_CONFIG: &[u8] = &[
-        0x01, 0x64, 0x00, 0x1f, 0xff, 0xe1, 0x00, 0x19, // version … one SPS of 25 bytes
-        0x67, 0x64, 0x00, 0x1f, 0xac, 0xd9, 0x40, 0x50, 0x05, 0xbb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00, 0x10,
-        0x00, 0x00, 0x03, 0x03, 0xc0, 0xf1, 0x83, 0x19, // SPS
-        0x60, 0x01, 0x00, 0x06, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, // one PPS of 6 bytes
+        0x01, 0x4d, 0x40, 0x1f, 0xff, // version, profile, compatibility, level, lengthSizeMinusOne
+        0xe1, 0x00, 0x17, // one SPS
+        0x67, 0x4d, 0x40, 0x1f, 0xe8, 0x80, 0x28, 0x02, 0xdd, 0x80, 0xb5, 0x01, 0x01, 0x01, 0x40, 0x00, 0x00,
+        0x03, 0x00, 0x40, 0x00, 0x00, 0x0f, //
+        0x01, 0x00, 0x04, 0x68, 0xeb, 0xef, 0x20, // one PPS
     ];
 
     fn publisher(registry: &registry::Registry) -> registry::Publisher {
@@ -391,7 +394,7 @@ mod tests {
         registry.publish("cam1", source).unwrap()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_live_stream_has_the_documented_keys() {
         let registry = registry::Registry::default();
         let mut publisher = publisher(&registry);
@@ -407,44 +410,19 @@ mod tests {
         };
         publisher.send(&mut vec![sample(0, true), sample(40, false)]).await;
 
-        let created = publisher.stream().created;
-        let streams = Streams::new(registry.list(), vec![], created + Duration::from_millis(100));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        let streams = Streams::new(registry.list(), vec![], SystemTime::now());
         let stream = streams.named("cam1").unwrap();
         assert_eq!(stream.id(), 1);
         assert!(streams.find(2).is_none() && streams.named("cam2").is_none());
         let object = streams.object(stream);
-        let documented = [
-            "appName",
-            "audio",
-            "bandwidth",
-            "connectionType",
-            "creationTimestamp",
-            "farIp",
-            "farPort",
-            "ingestPoint",
-            "ip",
-            "name",
-            "nearIp",
-            "nearPort",
-            "outStreamsUniqueIds",
-            "pageUrl",
-            "port",
-            "processId",
-            "processType",
-            "queryTimestamp",
-            "swfUrl",
-            "tcUrl",
-            "type",
-            "typeNumeric",
-            "uniqueId",
-            "upTime",
-            "userAgent",
-            "video",
-        ];
-        assert_eq!(keys(&object), documented);
+        let documented = "appName audio bandwidth connectionType creationTimestamp farIp farPort ingestPoint ip \
+            name nearIp nearPort outStreamsUniqueIds pageUrl port processId processType queryTimestamp swfUrl \
+            tcUrl type typeNumeric uniqueId upTime userAgent video";
+        assert_eq!(keys(&object).join(" "), documented);
         let video = json!({
             "bytesCount": 2000, "codec": "VH264", "codecNumeric": tag_number("VH264"), "droppedBytesCount": 0,
-            "droppedPacketsCount": 0, "height": 720, "level": 31, "packetsCount": 2, "profile": 100, "width": 1280,
+            "droppedPacketsCount": 0, "height": 720, "level": 31, "packetsCount": 2, "profile": 77, "width": 1280,
         });
         assert_eq!(object["video"], video);
         assert_eq!(object["audio"]["codec"], "AUNK");

@@ -222,7 +222,7 @@ impl Running {
             stream = settings.local_stream_name,
             file = %writer.path().display(),
             component = writer.version().label(),
-            tracks = tracks.iter().map(|t| t.codec.as_str()).collect::<Vec<_>>().join("+"),
+            tracks = codecs(&tracks),
             "recording"
         );
         self.run.recording.update_run(self.run.stream_id, |run| {
@@ -280,6 +280,7 @@ impl Running {
             component = version.label(),
             seconds = (end_ms - origin_ms) as f64 / 1000.0,
             bytes = finished.file.bytes,
+            tracks = codecs(&self.tracks),
             samples,
             reason,
             closed_in_ms = begun.elapsed().as_millis() as u64,
@@ -353,6 +354,11 @@ impl Running {
         }
         self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += dropped);
     }
+}
+
+/// `avc1+mp4a`
+fn codecs(tracks: &[Track]) -> String {
+    tracks.iter().map(|t| t.codec.as_str()).collect::<Vec<_>>().join("+")
 }
 
 /// Room for the moov of a segment of that length, by some 2 KiB a second for 30 frames and 47 audio frames;

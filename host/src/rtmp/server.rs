@@ -28,8 +28,6 @@ const READ_BYTES: usize = 64 << 10;
 const REST_BYTES: usize = 2 << 10;
 /// How long a connection that we end stays open for the peer to read why.
 const LINGER: Duration = Duration::from_secs(1);
-/// How often a publisher that is held back is asked whether it was shut down.
-const HELD_BACK_CHECK: Duration = Duration::from_millis(200);
 /// Pause after the system has refused us a socket, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -200,7 +198,7 @@ impl Connection {
         };
         let closed = async {
             match &self.live {
-                Some(publisher) => publisher.closed().await,
+                Some(publisher) => publisher.stream().closed().await,
                 None => pending().await,
             }
         };
@@ -298,20 +296,15 @@ impl Connection {
             self.batch.clear();
             return Ok(());
         };
-        while !self.batch.is_empty() {
-            // Given up half-way, `send` has taken nothing.
-            if timeout(HELD_BACK_CHECK, publisher.send(&mut self.batch)).await.is_ok() {
-                break;
-            }
-            let fault = tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => Fault::Stopping,
-                () = publisher.closed() => Fault::ShutDown,
-                () = std::future::ready(()) => continue,
-            };
-            return self.stop(fault);
-        }
-        Ok(())
+        let stream = publisher.stream().clone();
+        let fault = tokio::select! {
+            biased;
+            // Given up while it is held back, it has taken nothing.
+            () = publisher.send(&mut self.batch) => return Ok(()),
+            () = self.shutdown.cancelled() => Fault::Stopping,
+            () = stream.closed() => Fault::ShutDown,
+        };
+        self.stop(fault)
     }
 
     async fn flush(&mut self) -> Result<(), Fault> {

@@ -119,10 +119,9 @@ impl Client {
                     (Reply::fail("Syntax error. The last command has no line end"), true)
                 }
                 Received::Line(Err(ParseError::TooLong)) => {
-                    (answer(&self.context, Err(ParseError::TooLong)).await, true)
+                    (self.answer(Err(ParseError::TooLong)).await, true)
                 }
                 Received::Line(line) => {
-                    // Runs to its end even if the client goes.
                     let reply = self.answer(line).await;
                     let end = reply.close;
                     (reply, end)
@@ -152,10 +151,7 @@ impl Client {
     }
 
     async fn answer(&self, line: Result<Line, ParseError>) -> Reply {
-        let command = line.as_ref().map(|line| line.command.clone()).unwrap_or_default();
-        let reply = answer(&self.context, line).await;
-        tracing::debug!(far = %self.far, command, status = ?reply.status, reply.description, "command");
-        reply
+        answer(&self.context, self.far, line).await
     }
 
     async fn write(&mut self, reply: &Reply) -> io::Result<()> {

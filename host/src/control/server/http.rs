@@ -31,6 +31,9 @@ mod origin;
 
 use connection::{Bounded, Peer};
 
+/// Who answers, as the `Server` header has it.
+const SERVER: &str = concat!("Reelwright/", env!("CARGO_PKG_VERSION"));
+
 /// Serves until `stop`, then lets each client have the reply it waits for.
 pub async fn serve_http(listener: TcpListener, context: Arc<Context>, stop: CancellationToken) {
     let listener = Bounded::new(listener, &context.limits);
@@ -52,7 +55,7 @@ async fn guard(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Nex
         Ok(()) => next.run(request).await,
         Err(reason) => {
             tracing::warn!(far = %peer.far, reason, "an HTTP request was refused");
-            respond(StatusCode::FORBIDDEN, &Reply::fail(format!("Forbidden: {reason}")), "Reelwright")
+            respond(StatusCode::FORBIDDEN, &Reply::fail(format!("Forbidden: {reason}")))
         }
     }
 }
@@ -62,32 +65,24 @@ async fn command(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Response {
-    let product = context.version.product();
     if request.method() != Method::GET {
         let reply = Reply::fail(format!("Commands are sent with GET, not {}", request.method()));
-        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, &reply, &product);
+        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, &reply);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
     let line = read(request.uri().path(), request.uri().query());
-    let name = line.as_ref().map(|line| line.command.clone()).unwrap_or_default();
-    // In a task of its own: a client that goes must not stop a command half-way.
-    let reply = tokio::spawn(async move { answer(&context, line).await }).await;
-    let reply = reply.unwrap_or_else(|_| Reply::fail(format!("command {name} broke; the log says why")));
-    tracing::debug!(far = %peer.far, command = name, status = ?reply.status, reply.description, "command");
-    respond(StatusCode::OK, &reply, &product)
+    respond(StatusCode::OK, &answer(&context, peer.far, line).await)
 }
 
 /// A reply as EvoStream's HTTP clients expect it.
-fn respond(status: StatusCode, reply: &Reply, product: &str) -> Response {
+fn respond(status: StatusCode, reply: &Reply) -> Response {
     let mut response = Response::new(Body::from(reply.json() + "\r\n\r\n"));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    if let Ok(product) = HeaderValue::from_str(product) {
-        headers.insert(header::SERVER, product);
-    }
+    headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
@@ -100,11 +95,11 @@ fn read(path: &str, query: Option<&str>) -> Result<Line, ParseError> {
         .map_err(|e| ParseError::NotUtf8 { at: e.utf8_error().valid_up_to() + 1 })?;
     let first = query.and_then(|query| query.split('&').next()).unwrap_or_default();
     let encoded = first.split_once('=').map_or("", |(_, value)| value);
-    Line::with_params(&command, &decoded(encoded)?)
+    Line::with_params(&command, decoded(encoded)?.as_bytes())
 }
 
 /// Clients send base64 as it is, so `+` is a plus sign; some percent-encode it, some use the alphabet for URLs.
-fn decoded(encoded: &str) -> Result<Vec<u8>, ParseError> {
+fn decoded(encoded: &str) -> Result<String, ParseError> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,
         GeneralPurposeConfig::new()
@@ -119,12 +114,15 @@ fn decoded(encoded: &str) -> Result<Vec<u8>, ParseError> {
             _ => {}
         }
     }
-    let decoded = LENIENT.decode(encoded.trim_ascii()).map_err(|error| {
-        ParseError::Encoding(format!(
-            "The first parameter of the query must hold base64 of key=value …: {error}"
-        ))
-    })?;
-    Ok(decoded.trim_ascii().to_vec())
+    let wrong = |what: &dyn std::fmt::Display| {
+        let rule = "The first parameter of the query must hold base64 of key=value …";
+        ParseError::Encoding(format!("{rule}: {what}"))
+    };
+    let decoded = LENIENT.decode(encoded.trim_ascii()).map_err(|error| wrong(&error))?;
+    match str::from_utf8(&decoded) {
+        Ok(text) => Ok(text.trim_ascii().into()),
+        Err(error) => Err(wrong(&error)),
+    }
 }
 
 /// Takes `%XX` for a byte, and anything else for itself.

@@ -167,3 +167,55 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, extract::ConnectInfo};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Serves a handler that takes its time, and sends requests on one connection, reading to its end.
+    async fn exchange(handler: Duration, requests: &[u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let limits = Limits {
+            request: Duration::from_millis(50),
+            write: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let slow = move |ConnectInfo(peer): ConnectInfo<Peer>| async move {
+            let _busy = peer.busy();
+            sleep(handler).await;
+            "late"
+        };
+        let service = Router::new().fallback(slow).into_make_service_with_connect_info::<Peer>();
+        let server = tokio::spawn(axum::serve(Bounded::new(listener, &limits), service).into_future());
+        let mut socket = TcpStream::connect(addr).await.unwrap();
+        socket.write_all(requests).await.unwrap();
+        let mut reply = String::new();
+        socket.read_to_string(&mut reply).await.unwrap();
+        server.abort();
+        reply
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    #[tokio::test]
+    async fn the_clock_stands_while_a_command_runs() {
+        let reply = exchange(Duration::from_millis(300), REQUEST).await;
+        assert!(reply.starts_with("HTTP/1.1 200 OK") && reply.ends_with("late"), "{reply}");
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_is_dropped_when_idle() {
+        let reply = exchange(Duration::ZERO, &REQUEST.repeat(2)).await;
+        assert_eq!(reply.matches("late").count(), 2, "{reply}");
+    }
+
+    #[tokio::test]
+    async fn half_a_request_is_dropped() {
+        let reply = exchange(Duration::ZERO, &REQUEST[..20]).await;
+        assert!(!reply.contains("late"), "{reply}");
+    }
+}

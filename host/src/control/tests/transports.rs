@@ -1,6 +1,6 @@
 //! The transports over real sockets, with commands that need no recording.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,9 +8,12 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{commands::COMMANDS, server::*, table::Need, *};
+use super::*;
+use crate::control::{
+    client,
+    server::{serve_ascii, serve_http, serve_json},
+};
 
 struct Server {
     addr: SocketAddr,
@@ -25,26 +28,24 @@ impl Server {
     }
 }
 
-fn context(limits: Limits) -> Arc<Context> {
-    let registry = Registry::default();
-    let context = Context::new(registry.clone(), recordings(&registry), CancellationToken::new());
-    Arc::new(Context { limits, ..context })
+/// Binds a port, and serves it.
+async fn serve<F: Future<Output = ()> + Send + 'static>(
+    limits: Limits,
+    transport: fn(TcpListener, Arc<Context>, CancellationToken) -> F,
+) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(transport(listener, context(limits).await, stop.clone()));
+    Server { addr, stop, task }
 }
 
 async fn ascii(limits: Limits) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(serve_ascii(listener, context(limits), stop.clone()));
-    Server { addr, stop, task }
+    serve(limits, serve_ascii).await
 }
 
 async fn http(limits: Limits) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(serve_http(listener, context(limits), stop.clone()));
-    Server { addr, stop, task }
+    serve(limits, serve_http).await
 }
 
 /// Sends bytes and reads until the server closes.
@@ -78,6 +79,18 @@ async fn commands_in_one_write_are_answered_in_order() {
     let server = ascii(Limits::default()).await;
     let reply = exchange(server.addr, b"\xff\xfd\x03version\r\n\r\n\n  FooBar \rquit\r\nversion\r\n").await;
     assert_eq!(reply, version() + NOT_KNOWN + BYE);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn json_replies_come_behind_their_length() {
+    let server = serve(Limits::default(), serve_json).await;
+    let reply = exchange(server.addr, b"foobar\r\n\r\nquit commandId=9\r\n").await;
+    let framed = |json: &str| format!("\0\0\0{}{json}\r\n\r\n", char::from(json.len() as u8 + 4));
+    let not_known =
+        r#"{"data":null,"description":"command foobar not known. Type help for list of commands","#;
+    let bye = r#"{"data":null,"description":"Bye!","responseId":"9","status":"SUCCESS"}"#;
+    assert_eq!(reply, framed(&format!("{not_known}\"status\":\"FAIL\"}}")) + &framed(bye));
     server.stop().await;
 }
 
@@ -300,49 +313,4 @@ async fn http_requests_are_bounded_in_size_and_time() {
     }
     assert!(waiting.await.unwrap().contains("Bye!"));
     server.stop().await;
-}
-
-#[test]
-fn the_table_is_sound() {
-    for command in COMMANDS {
-        for name in command.aliases.iter().chain([&command.name]) {
-            let same = COMMANDS.iter().filter(|c| c.is_called(name)).count();
-            assert_eq!(same, 1, "{name}");
-        }
-        assert!(!command.help.is_empty(), "{}", command.name);
-        for param in command.params {
-            assert!(!param.help.is_empty(), "{} {}", command.name, param.name);
-            let same = command.params.iter().filter(|p| p.name.eq_ignore_ascii_case(param.name)).count();
-            assert_eq!(same, 1, "{} {}", command.name, param.name);
-        }
-        // Every default is one that a client could send.
-        let given = command.params.iter().map(|param| match param.need {
-            Need::Mandatory => format!("{}=1", param.name),
-            Need::Default(value) => format!("{}={value}", param.name),
-            Need::Optional => String::new(),
-        });
-        let line = Line::with_params(command.name, given.collect::<Vec<_>>().join(" ").as_bytes()).unwrap();
-        command.bind(line).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn help_tells_all_that_the_table_knows() {
-    let context = context(Limits::default());
-    let reply = answer(&context, Line::parse(b"help")).await;
-    assert_eq!(reply.description, "Available commands");
-    let list = reply.data.as_array().unwrap();
-    let names: Vec<_> = list.iter().map(|c| c["command"].as_str().unwrap()).collect();
-    assert_eq!(names[..4], ["help", "quit", "version", "record"]);
-    assert!(names.contains(&"removePullPushConfig"));
-    let record = list.iter().find(|c| c["command"] == "record").unwrap();
-    let expected = serde_json::json!({
-        "defaultValue": "0", "description": "Seconds after which a new file begins; 0: never.",
-        "mandatory": false, "name": "chunkLength",
-    });
-    let params = record["parameters"].as_array().unwrap();
-    assert!(params.contains(&expected), "{record}");
-    assert_eq!(params.last().unwrap()["name"], "commandId");
-    assert_eq!(params.last().unwrap()["defaultValue"], "-No default value-");
-    assert_eq!(params[0]["mandatory"], true);
 }

@@ -1,0 +1,79 @@
+//! The table of commands as a whole; in modules, the transports and the commands on a real recorder.
+
+mod commands;
+mod transports;
+
+use tokio::sync::OnceCell;
+
+use super::{commands::COMMANDS, table::Need, *};
+use crate::{
+    format::{Engine, Formats, limits},
+    output::{Disk, Roots},
+    recorder,
+};
+
+/// A context whose media root is a folder of its own; it stays behind in the system's folder for such things.
+async fn context(limits: Limits) -> Arc<Context> {
+    /// Compiled once for all tests.
+    static FORMATS: OnceCell<Formats> = OnceCell::const_new();
+    let open = async || {
+        let data = tempfile::tempdir().unwrap();
+        Formats::open(Engine::new().unwrap(), data.path(), None, limits::Limits::default()).await.unwrap()
+    };
+    let formats = FORMATS.get_or_init(open).await.clone();
+    let media = tempfile::tempdir().unwrap().keep();
+    let disk = Disk::new(Roots::open(&media, &[]).unwrap());
+    let registry = Registry::default();
+    let recordings = Recordings::new(registry.clone(), formats, disk, recorder::Config::default());
+    Arc::new(Context { limits, ..Context::new(registry, recordings, CancellationToken::new()) })
+}
+
+/// Has a line answered.
+async fn ask(context: &Arc<Context>, line: &str) -> Reply {
+    answer(context, ([127, 0, 0, 1], 1).into(), Line::parse(line.as_bytes())).await
+}
+
+#[test]
+fn the_table_is_sound() {
+    for command in COMMANDS {
+        for name in command.aliases.iter().chain([&command.name]) {
+            let same = COMMANDS.iter().filter(|c| c.is_called(name)).count();
+            assert_eq!(same, 1, "{name}");
+        }
+        assert!(!command.help.is_empty(), "{}", command.name);
+        for param in command.params {
+            assert!(!param.help.is_empty(), "{} {}", command.name, param.name);
+            let same = command.params.iter().filter(|p| p.name.eq_ignore_ascii_case(param.name)).count();
+            assert_eq!(same, 1, "{} {}", command.name, param.name);
+        }
+        // Every default is one that a client could send.
+        let mut given = vec!["_any=1".to_owned()];
+        given.extend(command.params.iter().map(|param| match param.need {
+            Need::Mandatory => format!("{}=1", param.name),
+            Need::Default(value) => format!("{}={value}", param.name),
+            Need::Optional => String::new(),
+        }));
+        let line = Line::with_params(command.name, given.join(" ").as_bytes()).unwrap();
+        command.bind(line).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn help_tells_all_that_the_table_knows() {
+    let reply = ask(&context(Limits::default()).await, "help").await;
+    assert_eq!(reply.description, "Available commands");
+    let list = reply.data.as_array().unwrap();
+    let names: Vec<_> = list.iter().map(|c| c["command"].as_str().unwrap()).collect();
+    assert_eq!(names[..4], ["help", "quit", "version", "record"]);
+    assert!(names.contains(&"removePullPushConfig"));
+    let record = list.iter().find(|c| c["command"] == "record").unwrap();
+    let expected = serde_json::json!({
+        "defaultValue": "0", "description": "Seconds after which a new file begins; 0: never.",
+        "mandatory": false, "name": "chunkLength",
+    });
+    let params = record["parameters"].as_array().unwrap();
+    assert!(params.contains(&expected), "{record}");
+    assert_eq!(params.last().unwrap()["name"], "commandId");
+    assert_eq!(params.last().unwrap()["defaultValue"], "-No default value-");
+    assert_eq!(params[0]["mandatory"], true);
+}

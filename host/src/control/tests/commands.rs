@@ -183,7 +183,7 @@ async fn a_recording_is_a_stream_of_its_own() {
     // The live stream: its publisher is asked to go; what recorded it waits.
     let closed = ok(&context, "shutdownStream localStreamName=cam1", "Stream closed").await;
     assert_eq!(closed["protocolStackInfo"]["carrier"]["farIP"], "10.0.0.9");
-    tokio::time::timeout(Duration::from_secs(1), publisher.closed()).await.expect("it is told");
+    tokio::time::timeout(Duration::from_secs(1), publisher.stream().closed()).await.expect("it is told");
     drop(publisher);
     streams(&context, 0).await;
     let status = ok(&context, "getConfigInfo id=2", "Configuration Info").await["status"].take();

@@ -1,0 +1,24 @@
+//! End to end: real senders publish to a real server, independent readers judge the files.
+//!
+//! - [`server`] runs `reelwright serve` on free ports with folders of its own
+//! - [`senders`] publish: two FFmpegs, GStreamer, `reelwright publish`
+//! - [`readers`] read: ffprobe, ffmpeg, mediainfo, flvmeta, tstools, parsers from other hands
+//! - [`media`] is what is sent
+//!
+//! Frames are compared by their hashes, files by what readers say of them, never by time. Tools come from
+//! `make setup`.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
+
+mod media;
+mod process;
+mod readers;
+mod senders;
+mod server;
+
+mod chunks;
+mod formats;
+mod hostile;
+mod join;
+mod load;
+mod matrix;

@@ -1,0 +1,355 @@
+//! Independent readers: what they find in a recording, and whether they complain.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::{
+    media,
+    process::{self, Process},
+};
+
+/// The formats that are built in.
+pub(crate) const FORMATS: [&str; 3] = ["flv", "ts", "mp4"];
+
+/// What must be the same in a recording as in what was sent: a hash for each frame of each track.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hashes {
+    pub(crate) video: Vec<String>,
+    pub(crate) audio: Vec<String>,
+}
+
+impl Hashes {
+    /// What is left from the `video`th frame and the `audio`th on.
+    pub(crate) fn from(&self, video: usize, audio: usize) -> Self {
+        Self { video: self.video[video..].to_vec(), audio: self.audio[audio..].to_vec() }
+    }
+
+    /// The same, several times over.
+    pub(crate) fn times(&self, n: usize) -> Self {
+        Self { video: self.video.repeat(n), audio: self.audio.repeat(n) }
+    }
+
+    /// Fails with the first frame that is not the same.
+    pub(crate) fn assert_same(&self, sent: &Self, what: &str) {
+        for (track, found, sent) in
+            [("video", &self.video, &sent.video), ("audio", &self.audio, &sent.audio)]
+        {
+            let same = found.iter().zip(sent).take_while(|(a, b)| a == b).count();
+            assert!(
+                found.len() == sent.len() && same == sent.len(),
+                "{what}: {track} has {} frames, sent were {}; the first {same} are the same",
+                found.len(),
+                sent.len()
+            );
+        }
+    }
+}
+
+/// Which form of the samples a file can be compared in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As RTMP, FLV and MP4 hold them.
+    Sample,
+    /// NAL units of the access units but parameter sets, SEI and delimiters, which MPEG-TS adds; raw AAC.
+    Units { annex_b: bool },
+}
+
+impl Form {
+    /// In which a recording is compared with what was sent, and that form of what was sent.
+    fn of(format: &str) -> (Self, Self) {
+        match format {
+            "ts" => (Form::Units { annex_b: true }, Form::Units { annex_b: false }),
+            _ => (Form::Sample, Form::Sample),
+        }
+    }
+
+    fn filters(self) -> &'static [&'static str] {
+        match self {
+            Form::Sample => &[],
+            Form::Units { annex_b: true } => {
+                &["-bsf:v", "filter_units=remove_types=6-9", "-bsf:a", "aac_adtstoasc"]
+            }
+            Form::Units { annex_b: false } => {
+                &["-bsf:v", "h264_mp4toannexb,filter_units=remove_types=6-9"]
+            }
+        }
+    }
+}
+
+fn ffmpeg() -> Command {
+    let mut command = Command::new("/usr/bin/ffmpeg");
+    command.args(["-nostdin", "-v", "warning"]);
+    command
+}
+
+/// Hashes of the frames as they are in the file.
+pub(crate) fn hashes(file: &Path, form: Form) -> Hashes {
+    framemd5(ffmpeg().arg("-i").arg(file), &[&["-c", "copy"], form.filters()].concat())
+}
+
+/// Hashes of the decoded frames.
+pub(crate) fn decoded(file: &Path) -> Hashes {
+    framemd5(ffmpeg().arg("-i").arg(file), &["-fps_mode", "passthrough"])
+}
+
+/// Hashes of the frames of files, one after the other.
+fn concatenated(files: &[PathBuf], form: Form) -> Hashes {
+    let lines: String = files.iter().map(|file| format!("file '{}'\n", file.display())).collect();
+    let list = tempfile::NamedTempFile::new().unwrap();
+    fs::write(list.path(), lines).unwrap();
+    let mut command = ffmpeg();
+    // Times of what was cut do not matter here.
+    command.args(["-v", "error", "-f", "concat", "-safe", "0", "-auto_convert", "0", "-i"]).arg(list.path());
+    framemd5(&mut command, &[&["-c", "copy"], form.filters()].concat())
+}
+
+fn framemd5(command: &mut Command, options: &[&str]) -> Hashes {
+    // Filters for a track that is not there are an error.
+    let has = |kind: &str| options.iter().any(|o| *o == format!("-bsf:{kind}"));
+    command.args(["-map", "0:v?", "-map", "0:a?"]).args(options).args(["-f", "framemd5", "-"]);
+    let output = Process::start(command).wait();
+    let complaint = output.stderr.replace("Multiple -bsf", "");
+    let unused = |line: &&str| has("a") && line.contains("-bsf") || line.contains("has not been used");
+    let complaints: Vec<_> = complaint.lines().filter(|line| !unused(line)).collect();
+    assert!(output.status.success() && complaints.is_empty(), "{command:?}: {}", output.stderr);
+
+    let mut kinds = BTreeMap::new();
+    let mut hashes = Hashes::default();
+    for line in output.stdout.lines() {
+        if let Some(kind) = line.strip_prefix("#media_type ") {
+            let (index, kind) = kind.split_once(": ").unwrap();
+            kinds.insert(index.to_owned(), kind.to_owned());
+        } else if !line.starts_with('#') {
+            // stream, dts, pts, duration, size, hash, and hashes of side data, if there is any.
+            let fields: Vec<_> = line.split(',').map(str::trim).collect();
+            let track = match kinds[fields[0]].as_str() {
+                "video" => &mut hashes.video,
+                _ => &mut hashes.audio,
+            };
+            track.push(fields[5].to_owned());
+        }
+    }
+    hashes
+}
+
+/// What ffprobe says of a track.
+#[derive(Debug)]
+pub(crate) struct Track {
+    /// Of the first frame, in seconds.
+    pub(crate) start: f64,
+    /// Of each frame, in decoding order.
+    pub(crate) pts: Vec<f64>,
+    pub(crate) keys: Vec<bool>,
+}
+
+/// Tracks by `video` and `audio`, by ffprobe, which must not complain.
+pub(crate) fn tracks(file: &Path) -> BTreeMap<String, Track> {
+    let json = process::run_silently(
+        Command::new("/usr/bin/ffprobe")
+            .args(["-v", "warning", "-of", "json", "-show_streams", "-show_packets"])
+            .args(["-show_entries", "stream=codec_type,start_time:packet=codec_type,pts_time,flags"])
+            .arg(file),
+    );
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let number = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
+    let mut tracks = BTreeMap::new();
+    for stream in json["streams"].as_array().unwrap() {
+        let kind = stream["codec_type"].as_str().unwrap().to_owned();
+        let start = number(&stream["start_time"]);
+        tracks.insert(kind, Track { start, pts: Vec::new(), keys: Vec::new() });
+    }
+    for packet in json["packets"].as_array().unwrap() {
+        let track = tracks.get_mut(packet["codec_type"].as_str().unwrap()).unwrap();
+        track.pts.push(number(&packet["pts_time"]));
+        track.keys.push(packet["flags"].as_str().unwrap().starts_with('K'));
+    }
+    tracks
+}
+
+/// Fails unless a recording is `sent`, all of it, and every reader likes it.
+pub(crate) fn assert_recorded(sent: &Path, recording: &Path) {
+    let format = format_of(recording);
+    let what = format!("{} in {}", sent.display(), recording.display());
+    let (form, sent_form) = Form::of(&format);
+    hashes(recording, form).assert_same(&hashes(sent, sent_form), &what);
+    decoded(recording).assert_same(&decoded(sent), &format!("decoded {what}"));
+    assert_same_times(&tracks(sent), &tracks(recording), &what);
+    assert_well_formed(recording);
+}
+
+/// Fails unless the files, one after the other, are `sent`, and each begins with a key frame.
+pub(crate) fn assert_concatenation(sent: &Path, files: &[PathBuf]) {
+    let format = format_of(&files[0]);
+    let (form, sent_form) = Form::of(&format);
+    let what = format!("{} in {} files like {}", sent.display(), files.len(), files[0].display());
+    concatenated(files, form).assert_same(&hashes(sent, sent_form), &what);
+    for file in files {
+        assert!(begins_with_key_frame(&format, &fs::read(file).unwrap()), "{}", file.display());
+    }
+}
+
+/// Hashes of a recording in the form in which `sent` gives those to compare with.
+pub(crate) fn comparable(recording: &Path) -> Hashes {
+    hashes(recording, Form::of(&format_of(recording)).0)
+}
+
+/// Hashes of what was sent, to compare with recordings of a format.
+pub(crate) fn sent(file: &Path, format: &str) -> Hashes {
+    hashes(file, Form::of(format).1)
+}
+
+/// Times may be rounded by 1 ms, and all moved together.
+fn assert_same_times(sent: &BTreeMap<String, Track>, found: &BTreeMap<String, Track>, what: &str) {
+    assert!(sent.keys().eq(found.keys()), "{what}: tracks {:?}", found.keys());
+    let starts = |tracks: &BTreeMap<String, Track>| tracks.values().map(|t| t.start).fold(f64::MAX, f64::min);
+    let (sent_start, found_start) = (starts(sent), starts(found));
+    // A millisecond, and what binary fractions and 90 kHz add to it.
+    let same = |a: f64, b: f64| ((a - sent_start) - (b - found_start)).abs() < 0.001_02;
+    for (kind, sent) in sent {
+        let found = &found[kind];
+        assert!(
+            same(sent.start, found.start),
+            "{what}: {kind} starts at {} of {found_start}, was sent at {} of {sent_start}",
+            found.start,
+            sent.start
+        );
+        for (i, (sent_pts, found_pts)) in sent.pts.iter().zip(&found.pts).enumerate() {
+            assert!(same(*sent_pts, *found_pts), "{what}: {kind} frame {i}: {found_pts}, sent {sent_pts}");
+        }
+        assert_eq!(sent.keys, found.keys, "{what}: key frames of {kind}");
+    }
+}
+
+/// Fails if a reader finds fault with a file.
+pub(crate) fn assert_well_formed(file: &Path) {
+    tracks(file);
+    let report = process::run_silently(Command::new("mediainfo").args(["--Output=JSON", "-f"]).arg(file));
+    for fault in ["Conformance", "IsTruncated", "\"Errors\""] {
+        assert!(!report.contains(fault), "mediainfo of {}: {report}", file.display());
+    }
+    let bytes = fs::read(file).unwrap();
+    match format_of(file).as_str() {
+        "flv" => assert_flv(file),
+        "ts" => assert_ts(file, &bytes),
+        "mp4" => assert_mp4(file, &bytes),
+        other => panic!("no reader for {other}"),
+    }
+}
+
+/// flvmeta takes AAC's sound rate for real, guesses data rates, and wants each file to have video.
+fn assert_flv(file: &Path) {
+    let output = Process::start(Command::new("flvmeta").arg("--check").arg(file)).wait();
+    let known = ["audiosamplerate", "audiodatarate", "videodatarate", "no video", "warning(s)"];
+    for line in output.stdout.lines().chain(output.stderr.lines()) {
+        let bad = line.contains("error") || line.contains("warning");
+        let last = line.contains("0 error(s)");
+        assert!(!bad || last || known.iter().any(|k| line.contains(k)), "{}: {line}", file.display());
+    }
+}
+
+/// Continuity, PCR and PSI by one parser; times against PCR by another.
+fn assert_ts(file: &Path, bytes: &[u8]) {
+    let what = file.display();
+    let report = oxideav_mpegts::validate::validate_ts(bytes);
+    assert!(report.is_conformant(), "{what}: {report:?}");
+    assert!(report.packets as usize * 188 == bytes.len(), "{what}: {report:?}");
+    assert!(report.programs.len() == 1 && report.pcr.len() == 1 && report.pcr[0].samples > 1, "{what}");
+
+    let output = Process::start(Command::new("tsreport").args(["-b", "-err", "stderr"]).arg(file)).wait();
+    assert!(output.status.success() && output.stderr.is_empty(), "{what}: {}", output.stderr);
+    for fault in ["###", "!!!", "before PCR", "PTS < PCR", "DTS < PCR"] {
+        assert!(!output.stdout.contains(fault), "{what}: {}", output.stdout);
+    }
+}
+
+/// Two parsers agree on the samples; the index is in front, and media in the order of time.
+fn assert_mp4(file: &Path, bytes: &[u8]) {
+    let what = file.display();
+    let names: Vec<_> = boxes(bytes).iter().map(|(name, _)| name.clone()).collect();
+    let at = |name: &str| names.iter().position(|n| n == name).unwrap_or_else(|| panic!("{what}: {names:?}"));
+    assert!(at("ftyp") == 0 && at("moov") < at("mdat"), "{what}: {names:?}");
+    assert_eq!(names.iter().filter(|n| *n == "mdat").count(), 1, "{what}: {names:?}");
+
+    let mp4 = re_mp4::Mp4::read_bytes(bytes).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let moov = boxes(bytes).into_iter().find(|(name, _)| name == "moov").unwrap().1;
+    let moov = {
+        use mp4_atom::ReadFrom;
+        mp4_atom::Moov::read_from(&mut &bytes[moov]).unwrap_or_else(|e| panic!("{what}: {e}"))
+    };
+    assert_eq!(moov.trak.len(), mp4.tracks().len(), "{what}");
+    let mut samples = Vec::new();
+    for (id, track) in mp4.tracks() {
+        let other = moov.trak.iter().find(|t| t.tkhd.track_id == *id).unwrap();
+        let sizes = match &other.mdia.minf.stbl.stsz.samples {
+            mp4_atom::StszSamples::Identical { count, size } => vec![*size; *count as usize],
+            mp4_atom::StszSamples::Different { sizes } => sizes.clone(),
+        };
+        assert!(track.samples.iter().map(|s| s.size).eq(sizes.iter().map(|&s| u64::from(s))), "{what}");
+        for sample in &track.samples {
+            assert!(sample.offset + sample.size <= bytes.len() as u64, "{what}: {sample:?}");
+            samples.push((sample.offset, sample.decode_timestamp as f64 / sample.timescale as f64));
+        }
+    }
+    // A player that has the first part of a file has the first part of both tracks.
+    samples.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut latest = f64::MIN;
+    for (offset, seconds) in samples {
+        assert!(seconds > latest - 1.0, "{what}: byte {offset} of {seconds} s comes after {latest} s");
+        latest = latest.max(seconds);
+    }
+}
+
+/// The names and ranges of the boxes of a file, which they must fill.
+pub(crate) fn boxes(bytes: &[u8]) -> Vec<(String, std::ops::Range<usize>)> {
+    let mut boxes = Vec::new();
+    let mut start = 0;
+    while start < bytes.len() {
+        let number = |at: usize, len: usize| {
+            bytes[start + at..start + at + len].iter().fold(0, |n, b| n << 8 | usize::from(*b))
+        };
+        let size = match number(0, 4) {
+            1 => number(8, 8),
+            size => size,
+        };
+        let name = String::from_utf8_lossy(&bytes[start + 4..start + 8]).into_owned();
+        assert!(size >= 8 && start + size <= bytes.len(), "box {name} at {start} has {size} bytes");
+        boxes.push((name, start..start + size));
+        start += size;
+    }
+    boxes
+}
+
+/// Whether the first frame of a file's video is a key frame.
+pub(crate) fn begins_with_key_frame(format: &str, bytes: &[u8]) -> bool {
+    match format {
+        "flv" => {
+            let tags = media::tags(bytes);
+            let mut media = tags.iter().filter(|tag| tag.kind == media::VIDEO && tag.payload().is_some());
+            media.next().is_some_and(media::Tag::is_key)
+        }
+        "mp4" => {
+            let mp4 = re_mp4::Mp4::read_bytes(bytes).unwrap();
+            let video = mp4.tracks().values().find(|t| t.kind == Some(re_mp4::TrackKind::Video));
+            video.is_some_and(|track| track.samples[0].is_sync)
+        }
+        "ts" => {
+            // The first PES packet of stream_id 0xe0, in a packet with random_access_indicator.
+            let packet = bytes.chunks_exact(188).find(|packet| {
+                let field = if packet[3] & 0x20 != 0 { 1 + usize::from(packet[4]) } else { 0 };
+                packet[1] & 0x40 != 0 && packet[4 + field..].starts_with(&[0, 0, 1, 0xe0])
+            });
+            packet.is_some_and(|packet| packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x40 != 0)
+        }
+        other => panic!("no reader for {other}"),
+    }
+}
+
+fn format_of(file: &Path) -> String {
+    file.extension().unwrap().to_string_lossy().into_owned()
+}

@@ -1,0 +1,236 @@
+//! `reelwright serve` with folders of its own and free ports, and its command lines.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::mpsc,
+};
+
+use base64::Engine;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    process::{PATIENCE, until},
+    senders,
+};
+
+/// A running server; killed when it is dropped. If the test failed, its log is printed.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    dir: TempDir,
+    addresses: Value,
+}
+
+/// What the ASCII command line answers.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) success: bool,
+    pub(crate) description: String,
+    pub(crate) body: String,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// Starts it with more arguments, which get the folder that holds `media`, `data` and `formats`, and may
+    /// put something there.
+    pub(crate) fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let dir = tempfile::Builder::new().prefix("reelwright-e2e-").tempdir().unwrap();
+        for name in ["media", "data", "formats"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let arguments = arguments(dir.path());
+        let mut command = senders::reelwright();
+        command.arg("serve");
+        for flag in ["--rtmp", "--ascii-cli", "--json-cli", "--http-cli"] {
+            command.args([flag, "127.0.0.1:0"]);
+        }
+        for (flag, name) in [("--media-root", "media"), ("--data-dir", "data"), ("--formats", "formats")] {
+            command.arg(flag).arg(dir.path().join(name));
+        }
+        let mut child = command
+            .args(arguments)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let mut server = Self { child, dir, addresses: Value::Null };
+        loop {
+            let line = lines.recv_timeout(PATIENCE).expect("the server starts");
+            if line.starts_with("ready ") {
+                break;
+            }
+        }
+        let addresses = fs::read(server.dir.path().join("data/addresses.json")).unwrap();
+        server.addresses = serde_json::from_slice(&addresses).unwrap();
+        server
+    }
+
+    /// One of `rtmp`, `ascii-cli`, `json-cli`, `http-cli`.
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        self.addresses[name].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Where to publish a stream.
+    pub(crate) fn url(&self, stream: &str) -> String {
+        format!("rtmp://{}/live/{stream}", self.address("rtmp"))
+    }
+
+    /// A file in the media root.
+    pub(crate) fn media(&self, name: &str) -> PathBuf {
+        self.dir.path().join("media").join(name)
+    }
+
+    /// The formats folder.
+    pub(crate) fn formats(&self) -> PathBuf {
+        self.dir.path().join("formats")
+    }
+
+    /// The folder above all of the server's.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Everything that was logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Waits for a line of the log that has all the words.
+    pub(crate) fn logged(&self, words: &[&str]) -> String {
+        until(&format!("a line of the log with {words:?}"), || {
+            let log = self.log();
+            log.lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        })
+    }
+
+    /// Sends a command to the ASCII command line.
+    pub(crate) fn cli(&self, command: &str) -> Reply {
+        self.cli_bytes(format!("{command}\r\n").as_bytes()).expect("a reply")
+    }
+
+    /// Sends bytes to the ASCII command line; `None` if it just hangs up.
+    pub(crate) fn cli_bytes(&self, bytes: &[u8]) -> Option<Reply> {
+        let text = ask(self.address("ascii-cli"), bytes);
+        let mut lines = text.lines();
+        let success = match lines.next()? {
+            "Command entered successfully!" => true,
+            "Command failed!" => false,
+            other => panic!("not a reply: {other:?}"),
+        };
+        let description = lines.next().unwrap_or_default().to_owned();
+        Some(Reply { success, description, body: lines.collect::<Vec<_>>().join("\n") })
+    }
+
+    /// Sends a command with parameters over HTTP. Returns the whole JSON object.
+    pub(crate) fn json(&self, command: &str, params: &str) -> Value {
+        let params = base64::engine::general_purpose::STANDARD.encode(params);
+        let request =
+            format!("GET /{command}?params={params} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let reply = ask(self.address("http-cli"), request.as_bytes());
+        let (_, body) = reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {reply:?}"));
+        serde_json::from_str(body.trim()).unwrap_or_else(|e| panic!("{command}: {e}: {body:?}"))
+    }
+
+    /// Orders a recording to `NAME.FORMAT`. Returns its configId.
+    pub(crate) fn record(&self, stream: &str, name: &str, format: &str, more: &str) -> u64 {
+        let command = format!("record localStreamName={stream} pathToFile={name} type={format} {more}");
+        let reply = self.cli(&command);
+        assert!(reply.success, "{command}: {}", reply.description);
+        reply.value("configId").parse().unwrap()
+    }
+
+    /// Whether a stream is live.
+    pub(crate) fn is_live(&self, stream: &str) -> bool {
+        let reply = self.json("isStreamRunning", &format!("localStreamName={stream}"));
+        reply["data"]["Running"].as_bool().unwrap_or_else(|| panic!("{reply}"))
+    }
+
+    /// The object of a live stream; `None` if it is not there.
+    pub(crate) fn stream(&self, stream: &str) -> Option<Value> {
+        let mut reply = self.json("getStreamInfo", &format!("localStreamName={stream}"));
+        (reply["status"] == "SUCCESS").then(|| reply["data"].take())
+    }
+
+    /// Waits until the server knows that a publisher is gone, then ends the recordings: their files are
+    /// complete.
+    pub(crate) fn finish(&self, stream: &str, recordings: &[u64]) {
+        until(&format!("the end of stream {stream}"), || (!self.is_live(stream)).then_some(()));
+        for id in recordings {
+            let reply = self.cli(&format!("removeConfig id={id}"));
+            assert!(reply.success, "{reply:?}");
+        }
+    }
+
+    /// The paths of a chunked recording's files, `NAME_partNNNN.FORMAT`, in their order.
+    pub(crate) fn parts(&self, name: &str, format: &str) -> Vec<PathBuf> {
+        (0..).map(|i| self.media(&format!("{name}_part{i:04}.{format}"))).take_while(|p| p.exists()).collect()
+    }
+
+    /// Names of everything in the media root, sorted.
+    pub(crate) fn media_names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.media("")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(100).collect();
+            eprintln!("the server's log, at most 100 lines:");
+            for line in tail.iter().rev() {
+                eprintln!("  {line}");
+            }
+            eprintln!("media: {:?}", self.media_names());
+        }
+    }
+}
+
+impl Reply {
+    /// The value behind `key:` in the reply's body.
+    pub(crate) fn value(&self, key: &str) -> &str {
+        self.body
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'))
+            .map(str::trim)
+            .unwrap_or_else(|| panic!("no {key} in {self:?}"))
+    }
+}
+
+/// Sends bytes, then reads all that comes.
+pub(crate) fn ask(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A server that hangs up before it has read everything is one that answers all the same.
+    let _ = socket.write_all(bytes);
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut reply = Vec::new();
+    if let Err(error) = socket.read_to_end(&mut reply) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    }
+    String::from_utf8_lossy(&reply).into_owned()
+}

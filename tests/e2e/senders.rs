@@ -53,7 +53,9 @@ impl Sender {
         Process::start(&mut match self {
             Sender::Ffmpeg5 => ffmpeg(Path::new("/usr/bin/ffmpeg"), file, url, pace),
             Sender::Ffmpeg9 => ffmpeg(&FFMPEG_9, file, url, pace),
-            Sender::Gstreamer => gstreamer(file, url, pace),
+            Sender::Gstreamer => {
+                gstreamer(file, &format!("rtmp2sink location={url} sync={}", pace == Pace::RealTime))
+            }
             Sender::Own => {
                 let mut command = reelwright();
                 let speed = if pace == Pace::RealTime { "1" } else { "0" };
@@ -67,6 +69,15 @@ impl Sender {
     pub(crate) fn send(self, file: &Path, url: &str, pace: Pace) {
         self.start(file, url, pace).succeed();
     }
+
+    /// What is on the wire when a file is sent, as a file. GStreamer's muxer alone gives other times.
+    pub(crate) fn on_wire(self, file: &Path, into: &Path) -> PathBuf {
+        if self != Sender::Gstreamer {
+            return file.to_owned();
+        }
+        process::run(&mut gstreamer(file, &format!("filesink location={}", into.display())));
+        into.to_owned()
+    }
 }
 
 fn ffmpeg(program: &Path, file: &Path, url: &str, pace: Pace) -> Command {
@@ -79,14 +90,11 @@ fn ffmpeg(program: &Path, file: &Path, url: &str, pace: Pace) -> Command {
     command
 }
 
-/// Its muxer would move times of one track to make them grow over all tracks.
-fn gstreamer(file: &Path, url: &str, pace: Pace) -> Command {
+fn gstreamer(file: &Path, sink: &str) -> Command {
     let bytes = std::fs::read(file).unwrap();
     let tags = media::tags(&bytes);
-    let sync = pace == Pace::RealTime;
     let mut pipeline = format!(
-        "filesrc location={} ! flvdemux name=in flvmux name=out streamable=true \
-         enforce-increasing-timestamps=false ! rtmp2sink location={url} sync={sync}",
+        "filesrc location={} ! flvdemux name=in flvmux name=out streamable=true ! {sink}",
         file.display()
     );
     for (kind, name) in [(media::VIDEO, "video"), (media::AUDIO, "audio")] {

@@ -103,11 +103,6 @@ impl Server {
         self.dir.path().join("formats")
     }
 
-    /// The folder above all of the server's.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// Everything that was logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
@@ -142,9 +137,10 @@ impl Server {
     /// Sends a command with parameters over HTTP. Returns the whole JSON object.
     pub(crate) fn json(&self, command: &str, params: &str) -> Value {
         let params = base64::engine::general_purpose::STANDARD.encode(params);
-        let request =
-            format!("GET /{command}?params={params} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-        let reply = ask(self.address("http-cli"), request.as_bytes());
+        let request = format!(
+            "GET /{command}?params={params} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        let reply = ask_open(self.address("http-cli"), request.as_bytes());
         let (_, body) = reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {reply:?}"));
         serde_json::from_str(body.trim()).unwrap_or_else(|e| panic!("{command}: {e}: {body:?}"))
     }
@@ -159,8 +155,7 @@ impl Server {
 
     /// Whether a stream is live.
     pub(crate) fn is_live(&self, stream: &str) -> bool {
-        let reply = self.json("isStreamRunning", &format!("localStreamName={stream}"));
-        reply["data"]["Running"].as_bool().unwrap_or_else(|| panic!("{reply}"))
+        self.stream(stream).is_some()
     }
 
     /// The object of a live stream; `None` if it is not there.
@@ -221,13 +216,24 @@ impl Reply {
     }
 }
 
-/// Sends bytes, then reads all that comes.
+/// Sends bytes and says that these are all, then reads all that comes.
 pub(crate) fn ask(address: SocketAddr, bytes: &[u8]) -> String {
+    talk(address, bytes, true)
+}
+
+/// Sends bytes, then reads all that comes.
+pub(crate) fn ask_open(address: SocketAddr, bytes: &[u8]) -> String {
+    talk(address, bytes, false)
+}
+
+fn talk(address: SocketAddr, bytes: &[u8], close: bool) -> String {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A server that hangs up before it has read everything is one that answers all the same.
+    // A server that hangs up before it has read everything may answer all the same.
     let _ = socket.write_all(bytes);
-    let _ = socket.shutdown(Shutdown::Write);
+    if close {
+        let _ = socket.shutdown(Shutdown::Write);
+    }
     let mut reply = Vec::new();
     if let Err(error) = socket.read_to_end(&mut reply) {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");

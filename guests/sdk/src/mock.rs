@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{End, Error, Piece, Recover, Sample, Source, Start, Summary, Track, Writer};
+use crate::{End, Error, Piece, Property, Recover, Sample, Source, Start, Summary, Track, Writer};
 
 /// Largest `read` of an output, in bytes; the server's limit.
 pub const MAX_READ: u32 = 1 << 20;
@@ -40,6 +40,16 @@ impl Files {
     }
 }
 
+/// Takes what a format appends in place of [`Files`]: to measure a format without the cost of keeping its files,
+/// or with that of another place for them.
+pub trait Sink {
+    /// See `output.append`; `output` is the output's name.
+    fn append(&mut self, output: &str, inline: &[u8], pieces: &[Piece]) -> Result<u64, Error>;
+
+    /// See `output.size`.
+    fn size(&self, output: &str) -> u64;
+}
+
 #[derive(Default)]
 struct Host {
     head_room: u64,
@@ -48,6 +58,7 @@ struct Host {
     held: VecDeque<Vec<u8>>,
     first_held: u64,
     log: Vec<(u8, String)>,
+    sink: Option<Box<dyn Sink>>,
 }
 
 thread_local! {
@@ -76,6 +87,12 @@ impl Output {
 
     /// See `output.append`.
     pub fn append(&self, inline: &[u8], pieces: &[Piece]) -> Result<u64, Error> {
+        let sunk = HOST.with_borrow_mut(|host| {
+            host.sink.as_mut().map(|sink| sink.append(&self.name, inline, pieces))
+        });
+        if let Some(result) = sunk {
+            return result;
+        }
         self.with(|host, file| {
             let offset = file.body.len();
             for piece in pieces {
@@ -132,7 +149,8 @@ impl Output {
 
     /// See `output.size`.
     pub fn size(&self) -> u64 {
-        self.with(|_, file| file.body.len() as u64)
+        let sunk = HOST.with_borrow(|host| host.sink.as_ref().map(|sink| sink.size(&self.name)));
+        sunk.unwrap_or_else(|| self.with(|_, file| file.body.len() as u64))
     }
 
     /// See `output.head`.
@@ -252,25 +270,10 @@ pub struct Harness<W> {
 
 impl<W: Writer> Harness<W> {
     /// Opens a segment. Options that `start` does not give get the manifest's defaults.
-    pub fn open(mut start: Start) -> Result<Self, Error> {
-        let manifest = W::describe();
-        for option in &manifest.options {
-            if start.option(&option.key).is_none() {
-                start
-                    .options
-                    .push(crate::Property { key: option.key.clone(), value: option.default_value.clone() });
-            }
-        }
-        HOST.set(Host {
-            head_room: start.head_room,
-            head_align: u64::from(start.head_align),
-            ..Host::default()
-        });
-        Ok(Self {
-            writer: W::open(start)?,
-            copies_payload: manifest.needs.iter().any(|n| n == "payload"),
-            next_seq: 0,
-        })
+    pub fn open(start: Start) -> Result<Self, Error> {
+        let writer = open(start, None)?;
+        let copies_payload = W::describe().needs.iter().any(|n| n == "payload");
+        Ok(Self { writer, copies_payload, next_seq: 0 })
     }
 
     /// Writes one batch. Sequence numbers and sizes are filled in.
@@ -325,6 +328,24 @@ impl<W: Writer> Harness<W> {
     pub fn log(&self) -> Vec<(u8, String)> {
         HOST.with_borrow(|host| host.log.clone())
     }
+}
+
+/// Opens a segment whose appends go to `sink`, one a thread. There is no harness then: the caller gives the writer
+/// its samples, and the sink knows their payloads. Outputs can't be read back, so not every format can be finished.
+pub fn open_on<W: Writer>(start: Start, sink: impl Sink + 'static) -> Result<W, Error> {
+    open(start, Some(Box::new(sink)))
+}
+
+/// Opens a segment on a new host. Options that `start` does not give get the manifest's defaults.
+fn open<W: Writer>(mut start: Start, sink: Option<Box<dyn Sink>>) -> Result<W, Error> {
+    for option in W::describe().options {
+        if start.option(&option.key).is_none() {
+            start.options.push(Property { key: option.key, value: option.default_value });
+        }
+    }
+    let (head_room, head_align) = (start.head_room, u64::from(start.head_align));
+    HOST.set(Host { head_room, head_align, sink, ..Host::default() });
+    W::open(start)
 }
 
 /// Finishes a segment from its files, as the server does after a crash.

@@ -131,7 +131,8 @@ impl Formats {
         self.activate(&files);
     }
 
-    async fn load(&self, path: &Path) -> Result<Version, LoadError> {
+    /// Loads a component from a file, without taking it into use.
+    pub async fn load(&self, path: &Path) -> Result<Version, LoadError> {
         let file = path.to_owned();
         let wasm = tokio::task::spawn_blocking(move || read(&file))
             .await

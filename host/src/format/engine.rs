@@ -56,7 +56,8 @@ impl Engine {
         Ok(Self(Arc::new(Inner { engine, linker })))
     }
 
-    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+    /// wasmtime's own engine, for measuring what a call costs with the settings that the server has.
+    pub fn wasmtime(&self) -> &wasmtime::Engine {
         &self.0.engine
     }
 

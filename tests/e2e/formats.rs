@@ -1,0 +1,202 @@
+//! Formats that are files: loaded, refused and replaced while the server records.
+
+use std::{fs, path::Path};
+
+use crate::{
+    media,
+    process::until,
+    readers,
+    senders::{Pace, Sender},
+    server::Server,
+};
+
+/// A component that the build made.
+fn component(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(name)).unwrap()
+}
+
+/// The same component with other bytes: a custom section, which means nothing, at its end.
+fn marked(mut wasm: Vec<u8>) -> Vec<u8> {
+    let name = b"mark";
+    wasm.extend([0, 1 + name.len() as u8, name.len() as u8]);
+    wasm.extend(name);
+    wasm
+}
+
+/// Puts a file into the formats folder, whole or not at all.
+fn install(server: &Server, name: &str, wasm: &[u8]) {
+    let new = server.formats().join(format!("{name}.new"));
+    fs::write(&new, wasm).unwrap();
+    fs::rename(new, server.formats().join(name)).unwrap();
+}
+
+/// All that the senders' files hold, in the order in which it was sent.
+fn payloads(file: &Path) -> Vec<u8> {
+    let bytes = fs::read(file).unwrap();
+    media::tags(&bytes).iter().filter_map(media::Tag::payload).flatten().copied().collect()
+}
+
+#[test]
+fn a_new_format_is_one_file() {
+    let server = Server::start();
+    let refused = server.cli("record localStreamName=cam pathToFile=cam type=raw");
+    assert!(!refused.success && refused.description.contains("flv, mp4, ts"), "{refused:?}");
+    install(&server, "raw.wasm", &component("components/passthrough.wasm"));
+    until("format raw", || {
+        server.cli("record localStreamName=cam pathToFile=cam type=raw").success.then_some(())
+    });
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    server.finish("cam", &[]);
+    let expected = [b"raw 1.0.0\n".as_slice(), &payloads(&media::clip())].concat();
+    until("all of it", || (fs::read(server.media("cam.raw")).ok()? == expected).then_some(()));
+}
+
+#[test]
+fn a_format_is_replaced_between_two_files_without_loss() {
+    let server = Server::start_with(|dir| {
+        fs::write(dir.join("formats/raw.wasm"), component("components/passthrough.wasm")).unwrap();
+        Vec::new()
+    });
+    let id = server.record("cam", "cam", "raw", "chunkLength=1");
+    let sender = Sender::Own.start(&media::clip(), &server.url("cam"), Pace::RealTime);
+    until("the first file", || server.media("cam_part0000.raw").exists().then_some(()));
+    install(&server, "raw.wasm", &component("components/passthrough_v2.wasm"));
+    sender.succeed();
+    server.finish("cam", &[id]);
+
+    let mut all = Vec::new();
+    let mut versions = Vec::new();
+    for part in server.parts("cam", "raw") {
+        let bytes = fs::read(part).unwrap();
+        let line = bytes.iter().position(|b| *b == b'\n').unwrap();
+        versions.push(String::from_utf8_lossy(&bytes[..line]).into_owned());
+        all.extend_from_slice(&bytes[line + 1..]);
+    }
+    assert!(all == payloads(&media::clip()), "{versions:?}: {} bytes", all.len());
+    assert_eq!(versions.first().map(String::as_str), Some("raw 1.0.0"));
+    assert_eq!(versions.last().map(String::as_str), Some("raw 2.0.0"));
+    assert!(versions.is_sorted(), "{versions:?}");
+}
+
+#[test]
+fn a_built_in_format_is_replaced_between_two_files_without_loss() {
+    let server = Server::start();
+    let id = server.record("cam", "cam", "flv", "chunkLength=1");
+    let sender = Sender::Own.start(&media::clip(), &server.url("cam"), Pace::RealTime);
+    until("the first file", || server.media("cam_part0000.flv").exists().then_some(()));
+    install(&server, "flv.wasm", &marked(component("flv.wasm")));
+    sender.succeed();
+    server.finish("cam", &[id]);
+    let parts = server.parts("cam", "flv");
+    readers::assert_concatenation(&media::clip(), &parts);
+    assert!(parts.len() >= 3, "{parts:?}");
+    for part in &parts {
+        readers::assert_well_formed(part);
+    }
+    // The log says who wrote which file.
+    let component = |part: &str| {
+        let line = server.logged(&["recorded", part, "component="]);
+        line.split_once("component=").unwrap().1.to_owned()
+    };
+    let (first, last) = (component("_part0000"), component(&format!("_part{:04}", parts.len() - 1)));
+    assert_ne!(first.split("seconds").next(), last.split("seconds").next());
+}
+
+#[test]
+fn what_is_no_format_is_refused_with_its_name_and_the_rest_works() {
+    let server = Server::start_with(|dir| {
+        let good = component("components/passthrough.wasm");
+        fs::write(dir.join("formats/truncated.wasm"), &good[..good.len() / 2]).unwrap();
+        fs::write(dir.join("formats/empty.wasm"), b"").unwrap();
+        fs::write(dir.join("formats/text.wasm"), b"not a component").unwrap();
+        fs::write(dir.join("formats/other.wasm"), component("components/wrong_world.wasm")).unwrap();
+        fs::write(dir.join("formats/spins.wasm"), component("components/spin_in_describe.wasm")).unwrap();
+        fs::write(dir.join("formats/good.wasm"), good).unwrap();
+        Vec::new()
+    });
+    for file in ["truncated.wasm", "empty.wasm", "text.wasm", "spins.wasm"] {
+        server.logged(&["ERROR", file]);
+    }
+    server.logged(&["ERROR", "other.wasm", "reelwright:writer"]);
+    let ids = ["flv", "raw"].map(|format| server.record("cam", "cam", format, ""));
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    server.finish("cam", &ids);
+    readers::assert_recorded(&media::clip(), &server.media("cam.flv"));
+    assert!(fs::read(server.media("cam.raw")).unwrap().ends_with(&payloads(&media::clip())));
+}
+
+#[test]
+fn a_bad_file_does_not_push_out_the_good_one_that_it_replaces() {
+    let server = Server::start_with(|dir| {
+        fs::write(dir.join("formats/raw.wasm"), component("components/passthrough.wasm")).unwrap();
+        Vec::new()
+    });
+    install(&server, "raw.wasm", b"\0asm no more");
+    server.logged(&["ERROR", "raw.wasm", "raw 1.0.0"]);
+    let id = server.record("cam", "cam", "raw", "");
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    server.finish("cam", &[id]);
+    assert!(fs::read(server.media("cam.raw")).unwrap().starts_with(b"raw 1.0.0\n"));
+}
+
+/// A component's fault costs its own recording; the one beside it is whole.
+fn misbehaves(name: &str, says: &[&str]) {
+    let format = name.replace('_', "-");
+    let server = Server::start_with(|dir| {
+        let wasm = component(&format!("components/{name}.wasm"));
+        fs::write(dir.join(format!("formats/{name}.wasm")), wasm).unwrap();
+        Vec::new()
+    });
+    let ids = [format.as_str(), "mp4"].map(|format| server.record("cam", "cam", format, ""));
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    let mut words = vec!["ERROR", format.as_str()];
+    words.extend(says);
+    server.logged(&words);
+    server.finish("cam", &ids);
+    readers::assert_recorded(&media::clip(), &server.media("cam.mp4"));
+}
+
+#[test]
+fn a_component_that_panics_is_quoted() {
+    misbehaves("trap_in_write", &[]);
+}
+
+#[test]
+fn a_component_that_panics_at_the_end_is_quoted() {
+    misbehaves("trap_in_finish", &[]);
+}
+
+#[test]
+fn a_component_that_loops_is_stopped() {
+    misbehaves("spin_in_write", &["limit"]);
+}
+
+#[test]
+fn a_component_that_hoards_memory_is_stopped() {
+    misbehaves("hoard_memory", &["memory"]);
+}
+
+#[test]
+fn a_component_that_appends_without_end_is_stopped() {
+    misbehaves("flood_output", &["limit"]);
+}
+
+#[test]
+fn a_component_that_appends_what_is_not_its_own_is_stopped() {
+    misbehaves("bad_piece", &["bad-call"]);
+}
+
+#[test]
+fn a_component_has_no_files_and_no_environment() {
+    misbehaves("uses_fs", &["nothing:"]);
+}
+
+#[test]
+fn a_component_that_sleeps_is_stopped() {
+    misbehaves("sleeps", &["wait"]);
+}
+
+#[test]
+fn a_component_that_exits_is_stopped() {
+    misbehaves("exits", &["exit"]);
+}

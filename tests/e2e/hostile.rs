@@ -1,0 +1,279 @@
+//! Bad input from every side: it gets an error that says what is wrong, and everybody else is recorded as if
+//! nothing had been.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    time::Duration,
+};
+
+use crate::{
+    media,
+    process::{PATIENCE, Process, until},
+    readers::{self, FORMATS},
+    senders::{Pace, Sender},
+    server::{Server, ask, ask_open},
+};
+
+/// A stream that is recorded in real time while others misbehave.
+struct Bystander<'a> {
+    server: &'a Server,
+    ids: [u64; 3],
+    sender: Process,
+}
+
+impl<'a> Bystander<'a> {
+    fn start(server: &'a Server) -> Self {
+        let ids = FORMATS.map(|format| server.record("bystander", "bystander", format, ""));
+        let sender = Sender::Own.start(&media::clip(), &server.url("bystander"), Pace::RealTime);
+        until("the bystander's stream", || server.is_live("bystander").then_some(()));
+        Self { server, ids, sender }
+    }
+
+    /// Fails unless it went on all the time and all of it was recorded.
+    fn is_unharmed(mut self) {
+        assert!(self.sender.runs(), "what this test does takes longer than the clip");
+        self.sender.succeed();
+        self.server.finish("bystander", &self.ids);
+        for format in FORMATS {
+            let recording = self.server.media(&format!("bystander.{format}"));
+            let sent = readers::sent(&media::clip(), format);
+            readers::comparable(&recording).assert_same(&sent, "the bystander");
+        }
+    }
+}
+
+/// Sends bytes to the RTMP port after a handshake, and waits until the server hangs up. Returns our address,
+/// which the log names.
+fn after_handshake(server: &Server, bytes: &[u8]) -> SocketAddr {
+    let mut socket = TcpStream::connect(server.address("rtmp")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut c0_c1 = vec![7; 1537];
+    c0_c1[0] = 3;
+    c0_c1[5..9].fill(0);
+    socket.write_all(&c0_c1).unwrap();
+    let mut s0_s1_s2 = vec![0; 1 + 2 * 1536];
+    socket.read_exact(&mut s0_s1_s2).unwrap();
+    assert_eq!(s0_s1_s2[0], 3);
+    socket.write_all(&s0_s1_s2[1..1537]).unwrap();
+    // It may hang up before it has read all.
+    let _ = socket.write_all(bytes);
+    let address = socket.local_addr().unwrap();
+    wait_for_hang_up(socket);
+    address
+}
+
+fn wait_for_hang_up(mut socket: TcpStream) {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut rest = Vec::new();
+    if let Err(error) = socket.read_to_end(&mut rest) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the server does not hang up");
+    }
+}
+
+/// A message in chunks of 128 bytes, on chunk stream 3.
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let len = (body.len() as u32).to_be_bytes();
+    let mut bytes = vec![3, 0, 0, 0, len[1], len[2], len[3], kind, 0, 0, 0, 0];
+    for (i, chunk) in body.chunks(128).enumerate() {
+        if i > 0 {
+            bytes.push(0xc3);
+        }
+        bytes.extend_from_slice(chunk);
+    }
+    bytes
+}
+
+#[test]
+fn bad_bytes_on_the_rtmp_port_are_named_and_harm_nobody() {
+    let server = Server::start();
+    let bystander = Bystander::start(&server);
+    let rtmp = server.address("rtmp");
+
+    // Garbage from the first byte on.
+    let garbage: Vec<u8> =
+        (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x80).collect();
+    ask(rtmp, &garbage);
+    // An HTTP request.
+    ask(rtmp, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    // Nothing, and half a handshake.
+    ask(rtmp, b"");
+    ask(rtmp, &[[3].as_slice(), &[7; 800]].concat());
+    // One of zeros is a handshake all the same; nothing follows.
+    ask(rtmp, &[[3].as_slice(), &[0; 1536 * 2]].concat());
+
+    // A message of 16 MiB.
+    let mut long = message(20, b"x");
+    long[4..7].fill(0xff);
+    let peer = after_handshake(&server, &long);
+    server.logged(&["WARN", &peer.to_string(), "16777215"]);
+    // Objects in objects, a million deep: 0x03, then a key `a`.
+    let mut deep = b"\x02\0\x07connect\0\0\0\0\0\0\0\0\0".to_vec();
+    deep.extend(b"\x03\0\x01a".repeat(1_000_000));
+    let peer = after_handshake(&server, &message(20, &deep));
+    server.logged(&["WARN", &peer.to_string(), "deep"]);
+    // A chunk that goes on from one that never was.
+    let peer = after_handshake(&server, &[0xc9; 64]);
+    server.logged(&["WARN", &peer.to_string(), "chunk"]);
+
+    bystander.is_unharmed();
+}
+
+#[test]
+fn a_name_is_published_by_one_at_a_time() {
+    let server = Server::start();
+    let bystander = Bystander::start(&server);
+    for sender in [Sender::Own, Sender::Ffmpeg5, Sender::Ffmpeg9, Sender::Gstreamer] {
+        let output = sender.start(&media::clip(), &server.url("bystander"), Pace::Full).wait();
+        assert!(!output.status.success(), "{sender:?} was let in: {output:?}");
+        if sender == Sender::Own {
+            assert!(output.stderr.contains("bystander") && output.stderr.contains("taken"), "{output:?}");
+        }
+    }
+    server.logged(&["WARN", "bystander", "taken"]);
+    bystander.is_unharmed();
+}
+
+#[test]
+fn an_unknown_codec_is_named() {
+    let server = Server::start();
+    let bystander = Bystander::start(&server);
+    let id = server.record("odd", "odd", "flv", "");
+    // Whether it is told or cut off does not matter.
+    Sender::Ffmpeg5.start(&media::unknown_codec(), &server.url("odd"), Pace::Full).wait();
+    let line = server.logged(&["WARN", "odd", "codec"]);
+    assert!(line.contains("Sorenson") || line.contains("H.263"), "{line}");
+    server.finish("odd", &[id]);
+    bystander.is_unharmed();
+}
+
+/// Passes bytes on to a server until there were `limit`, then cuts both sides off.
+fn cutting_proxy(to: SocketAddr, limit: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut from, _) = listener.accept().unwrap();
+        let mut to = TcpStream::connect(to).unwrap();
+        let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut back_from, &mut back_to);
+        });
+        let _ = std::io::copy(&mut Read::by_ref(&mut from).take(limit as u64), &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
+    address
+}
+
+#[test]
+fn a_publisher_that_vanishes_amid_a_frame_leaves_whole_files() {
+    let server = Server::start();
+    let bystander = Bystander::start(&server);
+    for (i, limit) in [150_000, 300_007, 600_001].into_iter().enumerate() {
+        let name = format!("gone{i}");
+        let ids = FORMATS.map(|format| server.record(&name, &name, format, ""));
+        let url = format!("rtmp://{}/live/{name}", cutting_proxy(server.address("rtmp"), limit));
+        let output = Sender::Ffmpeg5.start(&media::clip(), &url, Pace::Full).wait();
+        drop(output);
+        until("files", || server.media(&format!("{name}.flv")).exists().then_some(()));
+        server.finish(&name, &ids);
+        for format in FORMATS {
+            let recording = server.media(&format!("{name}.{format}"));
+            let found = readers::comparable(&recording);
+            let sent = readers::sent(&media::clip(), format);
+            let (video, audio) = (found.video.len(), found.audio.len());
+            found.assert_same(&sent.up_to(video, audio), &format!("{name} {format}"));
+            // All that came through whole: the clip has 640 kB for 150 frames.
+            assert!(video >= limit * 150 / 640_000 * 8 / 10, "{name} {format}: {video} frames");
+            readers::assert_well_formed(&recording);
+        }
+    }
+    bystander.is_unharmed();
+}
+
+#[test]
+fn paths_that_lead_elsewhere_are_refused_with_the_reason() {
+    let outside = tempfile::tempdir().unwrap();
+    let server = Server::start_with(|dir| {
+        std::os::unix::fs::symlink(outside.path(), dir.join("media/link")).unwrap();
+        fs::create_dir(dir.join("media/folder")).unwrap();
+        fs::write(dir.join("media/file"), "x").unwrap();
+        // Where not even root may write.
+        vec!["--allow-path".into(), "/sys/kernel".into()]
+    });
+    let absolute = outside.path().join("x");
+    for (path, words) in [
+        ("../x", ["..", "media"]),
+        ("a/../../x", ["..", "media"]),
+        (r"\.\./x", ["Windows", "Linux"]),
+        (absolute.to_str().unwrap(), ["outside", "--allow-path"]),
+        ("/etc/x", ["outside", "--allow-path"]),
+        ("link/x", ["symbolic link", "--allow-path"]),
+        ("nul\0x", ["control character", "pathToFile"]),
+        ("folder/", ["no file name", "folder/"]),
+        ("folder/..", ["..", "folder"]),
+        ("none/x", ["none", "No such file"]),
+        ("file/x", ["file", "ot a directory"]),
+        (r"C:\x", ["Windows", "Linux"]),
+        ("/sys/kernel/x", ["/sys/kernel", "ermi"]),
+    ] {
+        for format in FORMATS {
+            let reply = server.cli(&format!("record localStreamName=s pathToFile={path} type={format}"));
+            let ok = !reply.success && words.iter().all(|word| reply.description.contains(word));
+            assert!(ok, "{path:?} as {format}: {reply:?}");
+        }
+    }
+    assert_eq!(server.json("listConfig", "")["data"]["record"], serde_json::json!([]));
+    assert_eq!(server.media_names(), ["file", "folder", "link"]);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    assert!(!Path::new("/sys/kernel/x").exists());
+
+    // The documented idiom means the media root; an allowed folder is allowed.
+    let id = server.record("cam", "../media/cam", "flv", "");
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    server.finish("cam", &[id]);
+    readers::assert_recorded(&media::clip(), &server.media("cam.flv"));
+}
+
+#[test]
+fn a_wrong_type_is_refused_with_those_that_there_are() {
+    let server = Server::start();
+    let reply = server.cli("record localStreamName=s pathToFile=x type=avi");
+    assert!(!reply.success, "{reply:?}");
+    assert!(reply.description.contains("flv, mp4, ts"), "{reply:?}");
+    assert!(server.media_names().is_empty());
+}
+
+#[test]
+fn a_command_line_without_end_is_cut_off_and_harms_nobody() {
+    let server = Server::start();
+    let bystander = Bystander::start(&server);
+    for name in ["ascii-cli", "json-cli"] {
+        let text = ask(server.address(name), &vec![b'a'; 1 << 20]);
+        assert!(text.contains("16384") || text.contains("16 KiB"), "{name}: {text:?}");
+        let line = [b"record localStreamName=".as_slice(), &vec![b'a'; 1 << 20], b"\r\n"].concat();
+        let text = ask(server.address(name), &line);
+        assert!(text.contains("16384") || text.contains("16 KiB"), "{name}: {text:?}");
+    }
+    let request = format!("GET /record?params={} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(1 << 20));
+    let text = ask_open(server.address("http-cli"), request.as_bytes());
+    assert!(text.starts_with("HTTP/1.1 4") || text.is_empty(), "{}", &text[..text.len().min(200)]);
+    // Connections that say nothing are no bother.
+    let idle: Vec<_> = (0..50).map(|_| TcpStream::connect(server.address("ascii-cli")).unwrap()).collect();
+    assert!(server.cli("version").success);
+    drop(idle);
+    bystander.is_unharmed();
+}
+
+#[test]
+fn a_slow_handshake_is_ended() {
+    let server = Server::start();
+    let socket = TcpStream::connect(server.address("rtmp")).unwrap();
+    let peer = socket.local_addr().unwrap();
+    (&socket).write_all(&[3; 100]).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    wait_for_hang_up(socket);
+    server.logged(&["WARN", &peer.to_string(), "handshake-timeout"]);
+}

@@ -1,0 +1,9 @@
+//! The component host: built-in formats against the same code compiled natively, and components that
+//! misbehave, each of which must end its own segment with an error that says what it did, and nothing else.
+
+#![allow(unreachable_pub, reason = "a test has no outside")]
+
+mod built_in;
+mod hostile;
+mod loading;
+mod support;

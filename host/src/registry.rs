@@ -645,7 +645,8 @@ mod tests {
         let registry = Registry::default();
         let mut publisher = registry.publish("cam", source()).unwrap();
         publisher.track(track(1, Kind::Video));
-        let mut slow = publisher.stream().subscribe(10 * (100 + ITEM_BYTES));
+        // Room for the track and ten samples.
+        let mut slow = publisher.stream().subscribe(2 * ITEM_BYTES + 10 * (100 + ITEM_BYTES));
         // In real time: one frame of 100 bytes each 40 ms, a key frame each tenth.
         for i in 0..40 {
             publisher.send(&mut vec![sample(1, i * 40, i % 10 == 0, 100)]).await;

@@ -25,6 +25,10 @@ pub(crate) fn wall<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 pub(crate) struct Rounds(Vec<f64>);
 
 impl Rounds {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Adds a round's figure.
     pub(crate) fn add(&mut self, figure: f64) {
         self.0.push(figure);
@@ -43,13 +47,6 @@ impl Rounds {
             n if n % 2 == 1 => self.0[n / 2],
             n => f64::midpoint(self.0[n / 2 - 1], self.0[n / 2]),
         }
-    }
-
-    /// The figures in another unit.
-    pub(crate) fn map(&self, convert: impl Fn(f64) -> f64) -> Self {
-        let mut other = Self(self.0.iter().map(|&figure| convert(figure)).collect());
-        other.0.sort_by(f64::total_cmp);
-        other
     }
 }
 
@@ -90,7 +87,8 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
         for (number, row) in self.rows.iter().enumerate() {
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     media,
     process::until,
-    readers,
+    readers::{self, FORMATS},
     senders::{Pace, Sender},
     server::Server,
 };
@@ -139,64 +139,32 @@ fn a_bad_file_does_not_push_out_the_good_one_that_it_replaces() {
     assert!(fs::read(server.media("cam.raw")).unwrap().starts_with(b"raw 1.0.0\n"));
 }
 
-/// A component's fault costs its own recording; the one beside it is whole.
-fn misbehaves(name: &str, says: &[&str]) {
-    let format = name.replace('_', "-");
+/// A component's fault costs its own recording, and the log says what it was; the one beside it is whole.
+/// All faults that there are: `tests/formats`.
+#[test]
+fn components_that_misbehave_harm_only_their_own_recording() {
+    let faults = [
+        ("trap-in-write", "this component panics in its third write"),
+        ("spin-in-write", "limit `write-time`"),
+        ("hoard-memory", "limit `memory`"),
+        ("exits", "exit(0)"),
+    ];
     let server = Server::start_with(|dir| {
-        let wasm = component(&format!("components/{name}.wasm"));
-        fs::write(dir.join(format!("formats/{name}.wasm")), wasm).unwrap();
+        for (format, _) in faults {
+            let file = format!("{}.wasm", format.replace('-', "_"));
+            fs::write(dir.join("formats").join(&file), component(&format!("components/{file}"))).unwrap();
+        }
         Vec::new()
     });
-    let ids = [format.as_str(), "mp4"].map(|format| server.record("cam", "cam", format, ""));
+    let good = FORMATS.map(|format| server.record("cam", "cam", format, ""));
+    let bad = faults.map(|(format, _)| server.record("cam", format, format, ""));
     Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
-    let mut words = vec!["ERROR", format.as_str()];
-    words.extend(says);
-    server.logged(&words);
-    server.finish("cam", &ids);
-    readers::assert_recorded(&media::clip(), &server.media("cam.mp4"));
-}
-
-#[test]
-fn a_component_that_panics_is_quoted() {
-    misbehaves("trap_in_write", &[]);
-}
-
-#[test]
-fn a_component_that_panics_at_the_end_is_quoted() {
-    misbehaves("trap_in_finish", &[]);
-}
-
-#[test]
-fn a_component_that_loops_is_stopped() {
-    misbehaves("spin_in_write", &["limit"]);
-}
-
-#[test]
-fn a_component_that_hoards_memory_is_stopped() {
-    misbehaves("hoard_memory", &["memory"]);
-}
-
-#[test]
-fn a_component_that_appends_without_end_is_stopped() {
-    misbehaves("flood_output", &["limit"]);
-}
-
-#[test]
-fn a_component_that_appends_what_is_not_its_own_is_stopped() {
-    misbehaves("bad_piece", &["bad-call"]);
-}
-
-#[test]
-fn a_component_has_no_files_and_no_environment() {
-    misbehaves("uses_fs", &["nothing:"]);
-}
-
-#[test]
-fn a_component_that_sleeps_is_stopped() {
-    misbehaves("sleeps", &["wait"]);
-}
-
-#[test]
-fn a_component_that_exits_is_stopped() {
-    misbehaves("exits", &["exit"]);
+    server.finish("cam", &good);
+    server.finish("cam", &bad);
+    for (format, words) in faults {
+        server.logged(&["ERROR", &format!("{format} 1.0.0"), words]);
+    }
+    for format in FORMATS {
+        readers::assert_recorded(&media::clip(), &server.media(&format!("cam.{format}")));
+    }
 }

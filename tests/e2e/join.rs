@@ -8,18 +8,12 @@ use crate::{
     server::Server,
 };
 
-/// Counts of a live stream's video.
-fn video_samples(server: &Server, stream: &str) -> u64 {
-    let count = |stream: &serde_json::Value| stream["video"]["packetsCount"].as_u64();
-    server.stream(stream).as_ref().and_then(count).unwrap_or(0)
-}
-
 #[test]
 fn a_late_recording_begins_at_the_key_frame_of_the_current_group() {
     let server = Server::start();
     let sender = Sender::Own.start(&media::clip(), &server.url("cam"), Pace::RealTime);
     // Frames 60 to 89 are the third group.
-    until("frame 70", || (video_samples(&server, "cam") >= 70).then_some(()));
+    until("frame 70", || (server.video_samples("cam") >= 70).then_some(()));
     let ids = FORMATS.map(|format| server.record("cam", "cam", format, ""));
     sender.succeed();
     server.finish("cam", &ids);
@@ -42,7 +36,7 @@ fn stopping_a_recording_keeps_what_came_until_then() {
     let server = Server::start();
     let ids = FORMATS.map(|format| server.record("cam", "cam", format, ""));
     let mut sender = Sender::Own.start(&media::clip(), &server.url("cam"), Pace::RealTime);
-    until("frame 40", || (video_samples(&server, "cam") >= 40).then_some(()));
+    until("frame 40", || (server.video_samples("cam") >= 40).then_some(()));
     for id in ids {
         assert!(server.cli(&format!("removeConfig id={id}")).success);
     }

@@ -20,5 +20,6 @@ mod chunks;
 mod formats;
 mod hostile;
 mod join;
+mod judges;
 mod load;
 mod matrix;

@@ -164,6 +164,12 @@ impl Server {
         (reply["status"] == "SUCCESS").then(|| reply["data"].take())
     }
 
+    /// How many frames of video have come in a live stream; none if it is not there.
+    pub(crate) fn video_samples(&self, stream: &str) -> usize {
+        let count = |stream: Value| stream["video"]["packetsCount"].as_u64();
+        self.stream(stream).and_then(count).unwrap_or(0) as usize
+    }
+
     /// Waits until the server knows that a publisher is gone, then ends the recordings: their files are
     /// complete.
     pub(crate) fn finish(&self, stream: &str, recordings: &[u64]) {

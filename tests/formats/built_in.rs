@@ -1,9 +1,6 @@
 //! FLV, MPEG-TS and MP4 as components: the same bytes as natively, however batched.
 
-use reelwright_sdk::{
-    End, Property, Sample, Start, Timebase, Track, TrackEnd, Writer,
-    mock::Harness,
-};
+use reelwright_sdk::{End, Property, Sample, Start, Timebase, Track, TrackEnd, Writer, mock::Harness};
 
 use crate::support::{Clip, EPOCH_US, Host, clip};
 
@@ -46,8 +43,7 @@ fn native<W: Writer>(clip: &Clip) -> Vec<u8> {
     }
     let end = clip.end();
     let tracks = end.tracks.iter().map(|&(track, dts)| TrackEnd { track, dts }).collect();
-    let (_, files) =
-        harness.finish(End { reason: end.reason.into(), tracks, properties: vec![] }).unwrap();
+    let (_, files) = harness.finish(End { reason: end.reason.into(), tracks, properties: vec![] }).unwrap();
     files.main()
 }
 

@@ -87,9 +87,8 @@ impl Output {
 
     /// See `output.append`.
     pub fn append(&self, inline: &[u8], pieces: &[Piece]) -> Result<u64, Error> {
-        let sunk = HOST.with_borrow_mut(|host| {
-            host.sink.as_mut().map(|sink| sink.append(&self.name, inline, pieces))
-        });
+        let sunk = HOST
+            .with_borrow_mut(|host| host.sink.as_mut().map(|sink| sink.append(&self.name, inline, pieces)));
         if let Some(result) = sunk {
             return result;
         }

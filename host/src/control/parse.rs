@@ -152,7 +152,8 @@ mod tests {
         let list = |key: &str, items: &[&str]| {
             (key.to_owned(), Value::List(items.iter().map(|&i| i.to_owned()).collect()))
         };
-        let table: &[(&str, &str, Vec<(String, Value)>)] = &[
+        type Params = Vec<(String, Value)>;
+        let table: &[(&str, &str, Params)] = &[
             ("", "", vec![]),
             ("   ", "", vec![]),
             ("version", "version", vec![]),

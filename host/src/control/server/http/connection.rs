@@ -9,7 +9,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use axum::{
@@ -51,7 +50,7 @@ impl Listener for Bounded {
             let peer = Peer { near, far, busy: Arc::default() };
             let timer = Box::pin(sleep(self.limits.request));
             let connection =
-                Connection { socket, peer, timer, writing: false, write: self.limits.write, _seat: seat };
+                Connection { socket, peer, timer, writing: false, limits: self.limits, _seat: seat };
             return (connection, far);
         }
     }
@@ -99,27 +98,23 @@ pub(super) struct Connection {
     timer: Pin<Box<Sleep>>,
     /// A write waits for room, and the timer says how long it may.
     writing: bool,
-    write: Duration,
+    limits: Limits,
     _seat: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        ready!(self.timer.as_mut().poll(cx));
-        Poll::Ready(io::ErrorKind::TimedOut.into())
-    }
-
     fn wrote<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.writing = false;
             // A kept connection may wait as long for its next request.
-            self.timer.as_mut().reset(Instant::now() + self.write);
+            self.timer.as_mut().reset(Instant::now() + self.limits.write);
             return result;
         }
         if !std::mem::replace(&mut self.writing, true) {
-            self.timer.as_mut().reset(Instant::now() + self.write);
+            self.timer.as_mut().reset(Instant::now() + self.limits.write);
         }
-        self.overdue(cx).map(Err)
+        ready!(self.timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -133,10 +128,15 @@ impl AsyncRead for Connection {
         if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if self.peer.busy.load(Ordering::Relaxed) {
-            return Poll::Pending;
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if !self.peer.busy.load(Ordering::Relaxed) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            // Our turn. The clock is wound up, as nobody may ask for it once our turn is over.
+            let due = Instant::now() + self.limits.request;
+            self.timer.as_mut().reset(due);
         }
-        self.overdue(cx).map(Err)
+        Poll::Pending
     }
 }
 
@@ -170,6 +170,8 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::{Router, extract::ConnectInfo};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -194,7 +196,8 @@ mod tests {
         let mut socket = TcpStream::connect(addr).await.unwrap();
         socket.write_all(requests).await.unwrap();
         let mut reply = String::new();
-        socket.read_to_string(&mut reply).await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(10), socket.read_to_string(&mut reply)).await;
+        read.expect("the server closes").unwrap();
         server.abort();
         reply
     }

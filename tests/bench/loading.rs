@@ -1,0 +1,151 @@
+//! What a component costs before its first sample, and while it is live.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use reelwright::{
+    format::{Engine, Formats, Version, Writer, limits::Limits},
+    media::Sample,
+};
+use tokio::runtime::Runtime;
+
+use crate::{
+    Effort,
+    files::{Media, remove_files, scratch},
+    muxers::{begin, get},
+    stream::{self, Payload},
+    timing::{Rounds, Table, figure},
+};
+
+const FORMATS: [&str; 3] = ["flv", "ts", "mp4"];
+
+/// Memory of a live writer of each format, in the order of the formats.
+#[derive(Debug)]
+pub(crate) struct Memory(Vec<WriterMemory>);
+
+/// KiB a writer.
+#[derive(Debug)]
+struct WriterMemory {
+    /// What the process grew by.
+    resident: f64,
+    /// What the component has as linear memory, used or not.
+    linear: f64,
+}
+
+/// Measures memory. Comes first in the process and keeps all writers until the end, so that none lives in what
+/// something else has freed.
+pub(crate) fn memory(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyhow::Result<Memory> {
+    let samples = stream::samples(2, Payload::Real);
+    let media = Media::new()?;
+    let count = effort.pick(100, 2);
+    runtime.block_on(async {
+        let mut live = Vec::new();
+        let mut memory = Vec::new();
+        for format in FORMATS {
+            let version = get(formats, format)?;
+            // The first one pays for what all share.
+            live.push(open(&version, &media, &samples).await?);
+            media.settle().await?;
+            let before = resident()?;
+            for _ in 0..count {
+                live.push(open(&version, &media, &samples).await?);
+            }
+            media.settle().await?;
+            let linear: usize = live[live.len() - count..].iter().map(Writer::memory).sum();
+            memory.push(WriterMemory {
+                resident: (resident()? - before) / count as f64,
+                linear: linear as f64 / 1024.0 / count as f64,
+            });
+        }
+        for writer in live {
+            writer.abandon().await;
+        }
+        Ok(Memory(memory))
+    })
+}
+
+/// A writer after 2 s of stream.
+async fn open(version: &Arc<Version>, media: &Media, samples: &[Sample]) -> anyhow::Result<Writer> {
+    let segment = media.segment(&version.manifest.extension).await?;
+    let mut writer = Writer::open(version.clone(), segment, begin()).await?;
+    for batch in samples.chunks(10) {
+        writer.write(batch).await?;
+    }
+    Ok(writer)
+}
+
+/// Measures times and prints.
+pub(crate) fn run(runtime: &Runtime, engine: &Engine, memory: &Memory, effort: Effort) -> anyhow::Result<()> {
+    let media = Media::new()?;
+    let mut table = Table::new(&[
+        "",
+        "size, KiB",
+        "compile, ms",
+        "load from the cache, ms",
+        "first open, µs",
+        "open, µs",
+        "resident a writer, KiB",
+        "linear memory, KiB",
+    ]);
+    runtime.block_on(async {
+        let data = scratch()?;
+        let cache = data.path().join("components");
+        let formats = Formats::open(engine.clone(), data.path(), None, Limits::default()).await?;
+        for (format, memory) in FORMATS.into_iter().zip(&memory.0) {
+            let file = Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format!("{format}.wasm"));
+            let mut compile = Rounds::new();
+            for _ in 0..effort.pick(5, 1) {
+                remove_files(&cache)?;
+                compile.add(milliseconds(formats.load(&file)).await?.0);
+            }
+            let (mut cached, mut first) = (Rounds::new(), Rounds::new());
+            let mut open = Rounds::new();
+            for _ in 0..effort.pick(15, 1) {
+                let (time, version) = milliseconds(formats.load(&file)).await?;
+                cached.add(time);
+                let version = Arc::new(version);
+                for number in 0..effort.pick(20, 2) {
+                    let segment = media.segment(format).await?;
+                    let (time, writer) =
+                        milliseconds(Writer::open(version.clone(), segment, begin())).await?;
+                    if number == 0 { &mut first } else { &mut open }.add(time * 1e3);
+                    writer.abandon().await;
+                }
+                media.clear().await?;
+            }
+            table.row([
+                format.to_owned(),
+                figure(std::fs::metadata(&file)?.len() as f64 / 1024.0),
+                compile.to_string(),
+                cached.to_string(),
+                first.to_string(),
+                open.to_string(),
+                figure(memory.resident),
+                figure(memory.linear),
+            ]);
+        }
+        anyhow::Ok(())
+    })?;
+    println!("## Loading\n");
+    println!(
+        "By the clock on the wall: median (least–most). Loading reads the file, checks it, compiles it or takes\n\
+         it from the cache, and calls `describe`. Opening instantiates, calls `open` and creates the files.\n\
+         Memory is that of a writer after 2 s of stream, of {} live ones each.\n",
+        effort.pick(100, 2)
+    );
+    println!("{table}");
+    Ok(())
+}
+
+/// What a future gives, and how many milliseconds it takes.
+async fn milliseconds<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<(f64, T), E> {
+    let begin = Instant::now();
+    let result = work.await?;
+    Ok((begin.elapsed().as_secs_f64() * 1e3, result))
+}
+
+/// KiB of memory that this process has.
+fn resident() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}

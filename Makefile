@@ -40,8 +40,8 @@ e2e: setup ## The tests with real senders and readers only
 soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s
 	$(CARGO) test --release -p reelwright --test e2e -- --ignored --nocapture soak
 
-bench: setup ## Benchmarks
-	$(CARGO) bench --workspace
+bench: setup ## What components cost: calls, formats beside native code, loading
+	$(CARGO) bench -p reelwright --bench bench
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -22,7 +22,7 @@ type -P cargo rustc >/dev/null ||
     die "there is no Rust here; get rustup's stable toolchain from https://rustup.rs, then run this again"
 
 # Done before, by this script, for this compiler?
-key=$({ cat "${BASH_SOURCE[0]}" && rustc -vV; } | sha256sum)
+key=$({ cat "${BASH_SOURCE[0]}" && rustc -vV && echo "${REELWRIGHT_GUEST_TOOLCHAIN:-}"; } | sha256sum)
 if [[ -f $stamp && $(<"$stamp") == "$key" ]]; then
     exit 0
 fi

@@ -55,11 +55,6 @@ impl Process {
         Self { child, what, stdout, stderr }
     }
 
-    /// Whether it is still there.
-    pub(crate) fn runs(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
     /// Ends it as a power cut would.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

@@ -27,20 +27,14 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    /// What is left from the `video`th frame and the `audio`th on.
-    pub(crate) fn from(&self, video: usize, audio: usize) -> Self {
-        Self { video: self.video[video..].to_vec(), audio: self.audio[audio..].to_vec(), bytes: 0 }
-    }
-
-    /// The same, several times over.
-    pub(crate) fn times(&self, n: usize) -> Self {
-        let repeat = |track: &[String]| track.iter().cycle().take(n * track.len()).cloned().collect();
-        Self { video: repeat(&self.video), audio: repeat(&self.audio), bytes: 0 }
-    }
-
-    /// The first ones.
-    pub(crate) fn up_to(&self, video: usize, audio: usize) -> Self {
-        Self { video: self.video[..video].to_vec(), audio: self.audio[..audio].to_vec(), bytes: 0 }
+    /// What is sent when this is sent again and again: so many frames, from those on.
+    pub(crate) fn repeated(&self, from_video: usize, video: usize, from_audio: usize, audio: usize) -> Self {
+        let part = |track: &[String], from, len| track.iter().cycle().skip(from).take(len).cloned().collect();
+        Self {
+            video: part(&self.video, from_video, video),
+            audio: part(&self.audio, from_audio, audio),
+            bytes: 0,
+        }
     }
 
     /// Fails with the first frame that is not the same.
@@ -206,13 +200,27 @@ pub(crate) fn assert_recorded(sent: &Path, recording: &Path) {
 
 /// Fails unless the files, one after the other, are `sent`, and each begins with a key frame.
 pub(crate) fn assert_concatenation(sent: &Path, files: &[PathBuf]) {
+    let found = assert_parts(sent, files);
+    let whole = self::sent(sent, &format_of(&files[0]));
+    assert_eq!((found.video.len(), found.audio.len()), (whole.video.len(), whole.audio.len()));
+}
+
+/// Fails unless the files, one after the other, are what is sent when `sent` is sent again and again, up to
+/// some frame, and each begins with a key frame.
+pub(crate) fn assert_repeated(sent: &Path, files: &[PathBuf]) {
+    assert_parts(sent, files);
+}
+
+fn assert_parts(sent: &Path, files: &[PathBuf]) -> Hashes {
     let format = format_of(&files[0]);
-    let (form, sent_form) = Form::of(&format);
     let what = format!("{} in {} files like {}", sent.display(), files.len(), files[0].display());
-    concatenated(files, form).assert_same(&hashes(sent, sent_form), &what);
+    let found = concatenated(files, Form::of(&format).0);
+    let sent = self::sent(sent, &format).repeated(0, found.video.len(), 0, found.audio.len());
+    found.assert_same(&sent, &what);
     for file in files {
         assert!(begins_with_key_frame(&format, &fs::read(file).unwrap()), "{}", file.display());
     }
+    found
 }
 
 /// Hashes of a recording in the form in which `sent` gives those to compare with.

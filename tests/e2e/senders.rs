@@ -47,6 +47,12 @@ pub(crate) fn reelwright() -> Command {
     Command::new(env!("CARGO_BIN_EXE_reelwright"))
 }
 
+/// Starts to send an FLV file in real time, again and again, until it is killed: for tests that stop when they
+/// have seen enough.
+pub(crate) fn endless(file: &Path, url: &str) -> Process {
+    Process::start(reelwright().arg("publish").arg(file).arg(url).args(["--duration", "86400"]))
+}
+
 impl Sender {
     /// Starts to send an FLV file, as it is, to a URL.
     pub(crate) fn start(self, file: &Path, url: &str, pace: Pace) -> Process {

@@ -170,10 +170,14 @@ impl Server {
         self.stream(stream).and_then(count).unwrap_or(0) as usize
     }
 
-    /// Waits until the server knows that a publisher is gone, then ends the recordings: their files are
-    /// complete.
+    /// Waits until the server knows that a publisher is gone, then ends the recordings.
     pub(crate) fn finish(&self, stream: &str, recordings: &[u64]) {
         until(&format!("the end of stream {stream}"), || (!self.is_live(stream)).then_some(()));
+        self.stop(recordings);
+    }
+
+    /// Ends recordings: their files are complete.
+    pub(crate) fn stop(&self, recordings: &[u64]) {
         for id in recordings {
             let reply = self.cli(&format!("removeConfig id={id}"));
             assert!(reply.success, "{reply:?}");

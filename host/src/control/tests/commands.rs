@@ -44,7 +44,7 @@ async fn streams(context: &Arc<Context>, count: u64) {
 
 #[tokio::test]
 async fn nothing_is_there_at_first() {
-    let context = context(Limits::default()).await;
+    let (context, _media) = context(Limits::default()).await;
     assert_eq!(ok(&context, "listStreams", "Available streams").await, Value::Null);
     assert_eq!(ok(&context, "listStreamsIds", "Available stream IDs").await, Value::Null);
     assert_eq!(ok(&context, "getStreamsCount", "Active streams count").await, json!({"streamCount": 0}));
@@ -76,7 +76,7 @@ async fn nothing_is_there_at_first() {
 
 #[tokio::test]
 async fn what_can_not_be_recorded_is_refused_with_the_reason() {
-    let context = context(Limits::default()).await;
+    let (context, _media) = context(Limits::default()).await;
     for (params, error) in [
         (
             "type=avi pathToFile=x",
@@ -99,7 +99,7 @@ async fn what_can_not_be_recorded_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_waiting_recording_is_listed_and_cancelled() {
-    let context = context(Limits::default()).await;
+    let (context, _media) = context(Limits::default()).await;
     let line = "record localStreamName=cam1 pathToFile=../media/cam1 type=TS _who=me commandId=7";
     let reply = ask(&context, line).await;
     assert_eq!((reply.description.as_str(), reply.response_id.as_deref()), ("Recording Stream", Some("7")));
@@ -133,7 +133,7 @@ async fn a_waiting_recording_is_listed_and_cancelled() {
 
 #[tokio::test]
 async fn recordings_that_wait_are_cancelled_by_the_name_of_their_stream() {
-    let context = context(Limits::default()).await;
+    let (context, _media) = context(Limits::default()).await;
     for line in ["cam1 pathToFile=a", "cam1 pathToFile=b", "cam2 pathToFile=c"] {
         ok(&context, &format!("record localStreamName={line}"), "Recording Stream").await;
     }
@@ -148,7 +148,7 @@ async fn recordings_that_wait_are_cancelled_by_the_name_of_their_stream() {
 
 #[tokio::test]
 async fn a_recording_is_a_stream_of_its_own() {
-    let context = context(Limits::default()).await;
+    let (context, _media) = context(Limits::default()).await;
     let publisher = publish(&context, "cam1");
     let config = ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
     assert_eq!(config["mp4BinPath"], "evo-mp4writer", "for mp4, when the stream is live");

@@ -3,6 +3,7 @@
 mod commands;
 mod transports;
 
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::{commands::COMMANDS, table::Need, *};
@@ -12,8 +13,8 @@ use crate::{
     recorder,
 };
 
-/// A context whose media root is a folder of its own; it stays behind in the system's folder for such things.
-async fn context(limits: Limits) -> Arc<Context> {
+/// A context, and its media root, which is gone when dropped.
+async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
     /// Compiled once for all tests.
     static FORMATS: OnceCell<Formats> = OnceCell::const_new();
     let open = async || {
@@ -21,11 +22,12 @@ async fn context(limits: Limits) -> Arc<Context> {
         Formats::open(Engine::new().unwrap(), data.path(), None, limits::Limits::default()).await.unwrap()
     };
     let formats = FORMATS.get_or_init(open).await.clone();
-    let media = tempfile::tempdir().unwrap().keep();
-    let disk = Disk::new(Roots::open(&media, &[]).unwrap());
+    let media = tempfile::tempdir().unwrap();
+    let disk = Disk::new(Roots::open(media.path(), &[]).unwrap());
     let registry = Registry::default();
     let recordings = Recordings::new(registry.clone(), formats, disk, recorder::Config::default());
-    Arc::new(Context { limits, ..Context::new(registry, recordings, CancellationToken::new()) })
+    let context = Context { limits, ..Context::new(registry, recordings, CancellationToken::new()) };
+    (Arc::new(context), media)
 }
 
 /// Has a line answered.
@@ -60,7 +62,8 @@ fn the_table_is_sound() {
 
 #[tokio::test]
 async fn help_tells_all_that_the_table_knows() {
-    let reply = ask(&context(Limits::default()).await, "help").await;
+    let (context, _media) = context(Limits::default()).await;
+    let reply = ask(&context, "help").await;
     assert_eq!(reply.description, "Available commands");
     let list = reply.data.as_array().unwrap();
     let names: Vec<_> = list.iter().map(|c| c["command"].as_str().unwrap()).collect();

@@ -36,7 +36,8 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(transport(listener, context(limits).await, stop.clone()));
+    let (context, _) = context(limits).await;
+    let task = tokio::spawn(transport(listener, context, stop.clone()));
     Server { addr, stop, task }
 }
 

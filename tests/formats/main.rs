@@ -1,7 +1,7 @@
 //! The component host: built-in formats against the same code compiled natively, and components that
 //! misbehave, each of which must end its own segment with an error that says what it did, and nothing else.
 
-#![allow(unreachable_pub, reason = "a test has no outside")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test has no outside, and may fail")]
 
 mod built_in;
 mod hostile;

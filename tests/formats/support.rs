@@ -93,7 +93,7 @@ impl Host {
             }
         }
         let path = writer.path();
-        let error = writer.finish(clip.end()).await.err().expect("it fails at the latest in finish");
+        let error = writer.finish(clip.end()).await.expect_err("it fails at the latest in finish");
         (error, std::fs::read(path).ok())
     }
 

@@ -1,9 +1,9 @@
 //! The host of the components: all use of wasmtime.
 //!
-//! A component that implements a format is loaded once ([`version`]), from the binary or from the formats
-//! folder ([`catalog`]), compiled or taken from the cache of compiled ones ([`cache`]). Each segment gets an
-//! instance of its own in a store of its own ([`writer`]), with limits ([`limits`]), the host's functions
-//! ([`imports`]) and a WASI that grants nothing ([`wasi`]). When it traps or breaks a rule its store is
+//! A component that implements a format is loaded once (`version`), from the binary or from the formats
+//! folder (`catalog`), compiled or taken from the cache of compiled ones (`cache`). Each segment gets an
+//! instance of its own in a store of its own (`writer`), with limits ([`limits`]), the host's functions
+//! (`imports`) and a WASI that grants nothing (`wasi`). When it traps or breaks a rule its store is
 //! dropped, and nothing else notices.
 
 mod cache;

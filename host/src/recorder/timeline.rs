@@ -1,7 +1,7 @@
 //! From the wire's times to the run's: counted from the run's start, never falling within a track. Pure.
 //!
 //! The offset between the two is the same for all tracks, so what was apart on the wire stays apart. A step
-//! back of up to [`MAX_JITTER_MS`] holds the track's time until the wire has caught up; a larger one (a
+//! back of up to 500 ms holds the track's time until the wire has caught up; a larger one (a
 //! publisher that restarted its clock) moves the offset, so that time goes on from where it was.
 
 use std::collections::HashMap;

@@ -98,7 +98,7 @@ if [[ ! -d $sysroot/lib/rustlib/wasm32-wasip2 || ${REELWRIGHT_GUEST_TOOLCHAIN:-}
         say "adding Rust's target wasm32-wasip2" && rustup target add wasm32-wasip2; then
         :
     else
-        say "rustup can't give the target wasm32-wasip2; falling back to Debian's compiler for it"
+        say "no wasm32-wasip2 by rustup; falling back to Debian's compiler for it"
         missing=()
         [[ -x /usr/bin/rustc ]] || missing+=(rustc-web)
         [[ -d /usr/lib/rustlib/src/rust/library ]] || missing+=(rust-web-src)

@@ -87,6 +87,12 @@ impl Drop for Inner {
     }
 }
 
+/// A text of a component, as one line of an error: cut, with control characters escaped.
+pub(super) fn one_line(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    cut(text, MAX_LINE).chars().map(escape).collect()
+}
+
 /// The first `max` bytes of a text, cut between characters.
 pub(super) fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
@@ -132,5 +138,6 @@ mod tests {
         assert_eq!(cut("añb", 3), "añ");
         assert_eq!(cut("añb", 99), "añb");
         assert_eq!(cut("", 0), "");
+        assert_eq!(one_line("a\nERROR \x1b[1mb é"), "a\\nERROR \\u{1b}[1mb é");
     }
 }

@@ -14,6 +14,7 @@ use super::{
         },
     },
     engine::Engine,
+    guest_log::one_line,
     imports::{Session, State},
     limits::{Exceeded, Limits, TICK},
 };
@@ -219,6 +220,11 @@ impl Writer {
                 let length = summary.carry.len();
                 return Err(Cause::Contract(format!("carry has {length} bytes, at most {MAX_CARRY}")));
             }
+            let session = self.session_mut();
+            if session.given > 0 && session.segment.main_size() == Some(0) {
+                let samples = session.held.next();
+                return Err(Cause::Contract(format!("the file is empty after {samples} samples")));
+            }
             Ok(summary)
         }
         .await;
@@ -325,7 +331,8 @@ pub(super) async fn call<T>(
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
         return Err(Cause::Trap(format!("it called exit({})", exit.0)));
     }
-    let said = state.log.last_error().map(|said| format!("; it said: {said}")).unwrap_or_default();
+    let said = state.log.last_error();
+    let said = said.map(|said| format!("; it said: {}", one_line(&said))).unwrap_or_default();
     Err(Cause::Trap(format!("{}{said}", describe_trap(&error))))
 }
 
@@ -334,12 +341,12 @@ fn describe_trap(error: &wasmtime::Error) -> String {
     let cause = error.root_cause().to_string();
     let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map_or(&[][..], |b| b.frames());
     let names: Vec<_> = frames.iter().filter_map(|f| f.func_name()).take(4).collect();
-    if names.is_empty() { cause } else { format!("{cause} in {}", names.join(" < ")) }
+    let text = if names.is_empty() { cause } else { format!("{cause} in {}", names.join(" < ")) };
+    one_line(&text)
 }
 
 fn refused(error: WitError) -> Cause {
-    let cut = |text: &str| super::guest_log::cut(text, 1024).to_owned();
-    Cause::Refused { code: cut(&error.code), message: cut(&error.message) }
+    Cause::Refused { code: one_line(&error.code), message: one_line(&error.message) }
 }
 
 fn check_codecs(version: &Version, tracks: &[WitTrack]) -> Result<(), Cause> {

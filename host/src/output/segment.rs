@@ -175,7 +175,12 @@ impl Segment {
 
     /// Whether there is a main file, or a spool that will be it.
     pub fn has_main(&self) -> bool {
-        self.outputs.iter().any(|o| o.role == Role::Main || o.promoted)
+        self.main_size().is_some()
+    }
+
+    /// Bytes of what is, or will be, the main file.
+    pub fn main_size(&self) -> Option<u64> {
+        self.outputs.iter().find(|o| o.role == Role::Main || o.promoted).map(|o| o.size)
     }
 
     /// Bytes appended to an output.

@@ -74,6 +74,8 @@ pub enum Step {
 pub enum Note {
     /// Samples were dropped because the recording was too slow.
     Gap(Gap),
+    /// Samples were lost with a segment that failed, and up to the start of the next.
+    Lost(Gap),
     /// Samples before the first key frame, or of a track that the segment can't take, were left out.
     Skipped { samples: u64 },
     /// The publisher's clock stepped back by so many milliseconds.
@@ -112,6 +114,8 @@ pub struct Plan {
     /// Everything is left out until a segment can start.
     resuming: bool,
     skipped: u64,
+    /// What a failed segment cost so far.
+    lost: Option<Gap>,
     /// Tracks whose next sample follows a hole.
     broken: Vec<u32>,
     steps: VecDeque<Step>,
@@ -155,6 +159,7 @@ impl Plan {
             need_key: None,
             resuming: false,
             skipped: 0,
+            lost: None,
             broken: Vec::new(),
             steps: VecDeque::new(),
         }
@@ -212,12 +217,20 @@ impl Plan {
         }
     }
 
-    /// The segment failed and is closed: the next one starts at the next key frame.
-    pub fn segment_failed(&mut self) {
+    /// The segment failed and is closed, with these samples not in it: the next one starts at the next key frame.
+    pub fn segment_failed(&mut self, unwritten: &[Sample]) {
+        let rest: Vec<Step> = self.steps.drain(..).collect();
+        let gathered = self.gather.take().map(|gather| gather.samples).unwrap_or_default();
+        let samples = unwritten.iter().chain(&gathered);
+        let samples = samples.chain(rest.iter().filter_map(|step| match step {
+            Step::Sample(sample) => Some(sample),
+            _ => None,
+        }));
+        let mut lost = self.lost.take().unwrap_or_default();
+        samples.for_each(|sample| extend(&mut lost, sample));
+        self.lost = Some(lost);
         self.open = None;
-        self.gather = None;
         self.resuming = true;
-        self.steps.clear();
     }
 
     /// No more items come: everything that waits gets its place.
@@ -326,7 +339,10 @@ impl Plan {
                 self.write(sample);
             }
         } else if self.resuming && !(lead && (sample.key || !self.policy.wait_for_key)) {
-            self.skipped += 1;
+            match &mut self.lost {
+                Some(lost) => extend(lost, &sample),
+                None => self.skipped += 1,
+            }
         } else {
             self.resuming = false;
             self.begin_gather(sample, now);
@@ -427,6 +443,9 @@ impl Plan {
             let samples = std::mem::take(&mut self.skipped);
             self.steps.push_back(Step::Note(Note::Skipped { samples }));
         }
+        if let Some(lost) = self.lost.take().filter(|lost| lost.samples > 0) {
+            self.steps.push_back(Step::Note(Note::Lost(lost)));
+        }
     }
 }
 
@@ -439,6 +458,17 @@ impl Gather {
         self.bytes += sample.data.len();
         self.samples.push(sample);
     }
+}
+
+/// Adds a sample, in run time, to a gap.
+fn extend(gap: &mut Gap, sample: &Sample) {
+    if gap.samples == 0 {
+        (gap.from_dts_ms, gap.to_dts_ms) = (sample.dts_ms, sample.dts_ms);
+    }
+    gap.samples += 1;
+    gap.bytes += sample.data.len() as u64;
+    gap.from_dts_ms = gap.from_dts_ms.min(sample.dts_ms);
+    gap.to_dts_ms = gap.to_dts_ms.max(sample.dts_ms);
 }
 
 /// First and last DTS; 0 for none.

@@ -291,17 +291,24 @@ impl Running {
 
     /// Keeps what a failed segment has and lets the plan begin another, unless too many failed.
     async fn failed(&mut self, error: SegmentError) -> Result<(), RunError> {
-        let lost = self.batch.len() as u64;
-        self.batch.clear();
+        let unwritten = std::mem::take(&mut self.batch);
         let kept = match self.segment.take() {
             Some(current) => current.writer.abandon().await,
             None => None,
         };
         self.report_failure(&error, kept);
-        self.plan.segment_failed();
-        self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += lost);
+        self.plan.segment_failed(&unwritten);
         self.strikes += 1;
-        if self.strikes >= MAX_STRIKES { Err(RunError::Strikes(error)) } else { Ok(()) }
+        if self.strikes < MAX_STRIKES {
+            return Ok(());
+        }
+        self.plan.end("error", now());
+        while let Some(step) = self.plan.step() {
+            if let Step::Note(note) = step {
+                self.note(note);
+            }
+        }
+        Err(RunError::Strikes(error))
     }
 
     fn report_failure(&self, error: &SegmentError, kept: Option<crate::output::segment::Finished>) {
@@ -330,6 +337,18 @@ impl Running {
                     bytes = gap.bytes,
                     ms,
                     "gap: the recording was too slow for the stream"
+                );
+            }
+            Note::Lost(gap) => {
+                dropped = gap.samples;
+                tracing::warn!(
+                    config_id,
+                    stream,
+                    samples = gap.samples,
+                    bytes = gap.bytes,
+                    from_ms = gap.from_dts_ms,
+                    to_ms = gap.to_dts_ms,
+                    "gap: lost with the failed segment"
                 );
             }
             Note::Skipped { samples } => {

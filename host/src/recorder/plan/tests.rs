@@ -271,11 +271,12 @@ fn after_a_failed_segment_the_next_key_frame_begins_another() {
     for dts in (0..3000).step_by(40) {
         run.sample(VIDEO, dts, dts % 1000 == 0);
         if dts == 1480 {
-            run.plan.segment_failed();
+            run.plan.segment_failed(&[sample(VIDEO, dts, false)]);
             run.steps.push(Step::Close { reason: "error", ends: vec![] });
         }
     }
-    assert_eq!(run.notes(), [Note::Skipped { samples: 12 }]);
+    let lost = Gap { samples: 13, bytes: 13, from_dts_ms: 1480, to_dts_ms: 1960 };
+    assert_eq!(run.notes(), [Note::Lost(lost)]);
     let segments = run.end();
     assert_eq!(segments.len(), 2);
     assert_eq!(segments[1].samples[0], (VIDEO, 2000));

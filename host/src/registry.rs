@@ -69,12 +69,12 @@ pub struct Tracks {
 }
 
 impl Tracks {
-    /// Whether each declared track is known, and one is at all. Nothing declared means: can't tell yet.
+    /// Whether each declared track is known. Where nothing is declared video and audio are expected.
     pub fn complete(&self) -> bool {
         let has = |kind| self.known.iter().any(|t| t.kind == kind);
-        self.declared.is_some_and(|d| {
-            (!d.video || has(Kind::Video)) && (!d.audio || has(Kind::Audio)) && !self.known.is_empty()
-        })
+        let both = Declared { video: true, audio: true };
+        let declared = self.declared.filter(|d| d.video || d.audio).unwrap_or(both);
+        (!declared.video || has(Kind::Video)) && (!declared.audio || has(Kind::Audio))
     }
 }
 
@@ -93,7 +93,11 @@ impl Item {
     fn cost(&self) -> usize {
         let payload = match self {
             Item::Sample(sample) => sample.data.len(),
-            Item::Tracks(tracks) => tracks.known.iter().map(|t| t.config.len() + ITEM_BYTES).sum(),
+            Item::Tracks(tracks) => tracks
+                .known
+                .iter()
+                .map(|t| t.config.len() + t.properties.len() * ITEM_BYTES + ITEM_BYTES)
+                .sum(),
             Item::Gap(_) => 0,
         };
         ITEM_BYTES + payload
@@ -262,7 +266,8 @@ impl LiveStream {
             if *state.tracks != Tracks::default() {
                 q.push(Item::Tracks(state.tracks.clone()));
             }
-            for sample in state.gop.iter().flat_map(|gop| &gop.samples) {
+            // Of a stream that has ended meanwhile there is nothing to come.
+            for sample in state.gop.iter().filter(|_| !state.ended).flat_map(|gop| &gop.samples) {
                 q.push(Item::Sample(sample.clone()));
             }
             q.ended = state.ended;
@@ -319,7 +324,7 @@ impl Publisher {
             state.gop = None;
         }
         for queue in &state.subscribers {
-            queue.push_all([Item::Tracks(state.tracks.clone())]);
+            queue.push_tracks(&state.tracks);
         }
     }
 
@@ -418,6 +423,10 @@ struct QueueState {
     since: Option<Instant>,
     /// What is being dropped, until the next key frame that finds room.
     gap: Option<Gap>,
+    /// Tracks that came while the queue was full.
+    late_tracks: Option<Arc<Tracks>>,
+    /// Nobody reads any more.
+    closed: bool,
     /// The reader sleeps until this many samples or bytes are there.
     wanted: (usize, usize),
     ended: bool,
@@ -438,13 +447,27 @@ impl QueueState {
 
 impl Queue {
     fn is_full(&self) -> bool {
-        lock(&self.state).bytes >= self.max_bytes
+        let state = lock(&self.state);
+        !state.closed && state.bytes >= self.max_bytes
     }
 
-    fn push_all(&self, items: impl IntoIterator<Item = Item>) {
+    /// Tracks that nothing followed are replaced. When the queue is full they wait for the end of the gap.
+    fn push_tracks(&self, tracks: &Arc<Tracks>) {
         let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
+        if let Some(last) = state.items.pop_back_if(|last| matches!(last, Item::Tracks(_))) {
+            state.bytes -= last.cost();
+            state.push(Item::Tracks(tracks.clone()));
+            return;
+        }
+        if state.bytes >= self.max_bytes {
+            state.late_tracks = Some(tracks.clone());
+            return;
+        }
         let was_empty = state.items.is_empty();
-        items.into_iter().for_each(|item| state.push(item));
+        state.push(Item::Tracks(tracks.clone()));
         if was_empty || state.is_batch() {
             self.readable.notify_one();
         }
@@ -455,14 +478,21 @@ impl Queue {
         let mut state = lock(&self.state);
         let was_empty = state.items.is_empty();
         let mut dropped: Vec<(u32, u64, u64)> = Vec::new();
+        if state.closed {
+            return dropped;
+        }
         for sample in batch {
             let full = state.bytes >= self.max_bytes;
             let joins = !full && video.is_none_or(|id| id == sample.track && sample.key);
             match &mut state.gap {
-                None if !full => {}
+                None if !full => {
+                    let tracks = state.late_tracks.take().map(Item::Tracks);
+                    tracks.into_iter().for_each(|tracks| state.push(tracks));
+                }
                 Some(_) if joins => {
                     let gap = state.gap.take().map(Item::Gap);
-                    gap.into_iter().for_each(|gap| state.push(gap));
+                    let tracks = state.late_tracks.take().map(Item::Tracks);
+                    gap.into_iter().chain(tracks).for_each(|item| state.push(item));
                 }
                 gap => {
                     let bytes = sample.data.len() as u64;
@@ -520,7 +550,9 @@ impl Subscription {
     /// Takes everything that waits.
     pub fn drain(&mut self, batch: &mut Vec<Item>) {
         let all = BatchLimits { samples: usize::MAX, bytes: usize::MAX, wait: Duration::ZERO };
-        self.take(&mut lock(&self.queue.state), all, batch);
+        let mut state = lock(&self.queue.state);
+        self.take(&mut state, all, batch);
+        batch.extend(state.gap.take().map(Item::Gap));
     }
 
     /// Bytes that wait.
@@ -572,12 +604,24 @@ impl Subscription {
     }
 }
 
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = lock(&self.queue.state);
+        *state = QueueState { closed: true, ..QueueState::default() };
+        drop(state);
+        // A publisher that was held back for us goes on.
+        self.queue.writable.notify_one();
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn source() -> Source {
@@ -595,7 +639,7 @@ mod tests {
 
     fn track(id: u32, kind: Kind) -> Track {
         let codec = if kind == Kind::Video { "avc1" } else { "mp4a" };
-        Track { id, kind, codec: codec.into(), config: bytes::Bytes::new(), properties: vec![] }
+        Track { id, kind, codec: codec.into(), config: Bytes::new(), properties: vec![] }
     }
 
     fn sample(track: u32, dts_ms: i64, key: bool, len: usize) -> Sample {
@@ -689,6 +733,48 @@ mod tests {
         }
         sender.await.unwrap();
         assert_eq!(got, (0..3600).map(|i| i * 1000).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publisher_that_is_held_back_goes_on_when_the_listener_is_gone() {
+        let registry = Registry::default();
+        let mut publisher = registry.publish("cam", source()).unwrap();
+        publisher.track(track(1, Kind::Video));
+        let slow = publisher.stream().subscribe(1000);
+        let sender = tokio::spawn(async move {
+            for i in 0..100 {
+                publisher.send(&mut vec![sample(1, i * 1000, true, 100)]).await;
+            }
+        });
+        tokio::task::yield_now().await;
+        let start = Instant::now();
+        drop(slow);
+        sender.await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO, "not when the clock has caught up");
+    }
+
+    #[tokio::test]
+    async fn tracks_can_not_fill_a_queue() {
+        let registry = Registry::default();
+        let mut publisher = registry.publish("cam", source()).unwrap();
+        let mut slow = publisher.stream().subscribe(10_000);
+        for i in 0..1000u32 {
+            let mut track = track(1, Kind::Video);
+            track.config = i.to_be_bytes().to_vec().into();
+            publisher.track(track.clone());
+            track.config = Bytes::from(vec![0; i as usize]);
+            publisher.track(track.clone());
+            track.config = i.to_be_bytes().to_vec().into();
+            publisher.track(track);
+            publisher.send(&mut vec![sample(1, 0, true, 100)]).await;
+            assert!(slow.queued_bytes() < 12_000);
+        }
+        let mut batch = Vec::new();
+        slow.drain(&mut batch);
+        publisher.send(&mut vec![sample(1, 0, true, 1)]).await;
+        slow.drain(&mut batch);
+        let last = batch.iter().rev().find_map(|i| if let Item::Tracks(t) = i { Some(t) } else { None });
+        assert_eq!(last.unwrap().known[0].config, 999u32.to_be_bytes()[..]);
     }
 
     #[tokio::test(start_paused = true)]

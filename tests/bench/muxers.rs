@@ -132,7 +132,7 @@ async fn finish_component(
     let mut writer = Writer::open(version.clone(), media.segment("mp4").await?, begin()).await?;
     writer.write(samples).await?;
     let begin = Instant::now();
-    let finished = writer.finish(end).await?;
+    let finished = writer.finish(end).await?.complete().await?;
     let time = begin.elapsed();
     media.clear().await?;
     Ok((time, finished.file.bytes))

@@ -58,6 +58,20 @@ impl<'a> Bystander<'a> {
 /// Sends bytes to the RTMP port after a handshake, and waits until the server hangs up. Returns our address,
 /// which the log names.
 fn after_handshake(server: &Server, bytes: &[u8]) -> SocketAddr {
+    let (socket, address) = shake_hands(server, bytes);
+    wait_for_hang_up(socket);
+    address
+}
+
+/// The same, and it is us who hang up.
+fn after_handshake_hang_up(server: &Server, bytes: &[u8]) -> SocketAddr {
+    let (socket, address) = shake_hands(server, bytes);
+    socket.shutdown(Shutdown::Write).unwrap();
+    wait_for_hang_up(socket);
+    address
+}
+
+fn shake_hands(server: &Server, bytes: &[u8]) -> (TcpStream, SocketAddr) {
     let mut socket = TcpStream::connect(server.address("rtmp")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut c0_c1 = vec![7; 1537];
@@ -71,8 +85,7 @@ fn after_handshake(server: &Server, bytes: &[u8]) -> SocketAddr {
     // It may hang up before it has read all.
     let _ = socket.write_all(bytes);
     let address = socket.local_addr().unwrap();
-    wait_for_hang_up(socket);
-    address
+    (socket, address)
 }
 
 fn wait_for_hang_up(mut socket: TcpStream) {
@@ -111,6 +124,10 @@ fn bad_bytes_on_the_rtmp_port_are_named_and_harm_nobody() {
     // Nothing, and half a handshake.
     ask(rtmp, b"");
     ask(rtmp, &[[3].as_slice(), &[7; 800]].concat());
+    server.logged(&["WARN", "hung up in the handshake, after 801 bytes"]);
+    // A message that breaks off.
+    let peer = after_handshake_hang_up(&server, &message(9, &[0x17; 5000])[..1000]);
+    server.logged(&["WARN", &peer.to_string(), "of 5000 bytes of a message of type 9"]);
     // One of zeros is a handshake all the same; nothing follows.
     ask(rtmp, &[[3].as_slice(), &[0; 1536 * 2]].concat());
 

@@ -377,11 +377,22 @@ pub(crate) fn begins_with_key_frame(format: &str, bytes: &[u8]) -> bool {
         }
         "ts" => {
             // The first PES packet of stream_id 0xe0, in a packet with random_access_indicator.
-            let packet = bytes.chunks_exact(188).find(|packet| {
-                let field = if packet[3] & 0x20 != 0 { 1 + usize::from(packet[4]) } else { 0 };
-                packet[1] & 0x40 != 0 && packet[4 + field..].starts_with(&[0, 0, 1, 0xe0])
+            let payload = |packet: &[u8]| match packet[3] & 0x20 {
+                0 => 4,
+                _ => 5 + usize::from(packet[4]),
+            };
+            let first = bytes.chunks_exact(188).find(|packet| {
+                packet[1] & 0x40 != 0 && packet[payload(packet)..].starts_with(&[0, 0, 1, 0xe0])
             });
-            packet.is_some_and(|packet| packet[3] & 0x20 != 0 && packet[4] > 0 && packet[5] & 0x40 != 0)
+            let Some(first) = first else { return false };
+            let marked = first[3] & 0x20 != 0 && first[4] > 0 && first[5] & 0x40 != 0;
+            // And its first slice is one of an IDR picture.
+            let pid = |packet: &[u8]| (packet[1] & 0x1f, packet[2]);
+            let video = bytes.chunks_exact(188).filter(|packet| pid(packet) == pid(first));
+            let video: Vec<u8> = video.flat_map(|packet| packet[payload(packet)..].to_vec()).collect();
+            let units = video.windows(4).filter(|b| b[..3] == [0, 0, 1]).map(|b| b[3]);
+            let slices = units.filter(|b| b & 0x80 == 0).map(|b| b & 0x1f);
+            marked && slices.into_iter().find(|kind| matches!(kind, 1 | 5)) == Some(5)
         }
         other => panic!("no reader for {other}"),
     }

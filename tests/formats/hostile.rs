@@ -148,7 +148,7 @@ async fn a_component_sees_what_the_contract_promises() {
     let mut writer = host.open(&version, begin(&clip, &[])).await.unwrap();
     writer.write(&clip.samples[..70]).await.unwrap();
     assert!(writer.update_tracks(&clip.tracks).await.is_ok());
-    let finished = writer.finish(clip.end()).await.unwrap();
+    let finished = writer.finish(clip.end()).await.unwrap().complete().await.unwrap();
     let text = std::fs::read_to_string(finished.file.path).unwrap();
     let samples = text.lines().filter(|l| l.starts_with("sample")).count();
     assert_eq!(samples, 70, "{text}");

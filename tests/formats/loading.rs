@@ -34,7 +34,7 @@ async fn a_file_is_used_from_the_next_segment_on() {
     host.formats.refresh().await;
     assert_eq!(version(&host, "raw").unwrap(), "2.0.0");
     writer.write(&clip.samples[50..]).await.unwrap();
-    let finished = writer.finish(clip.end()).await.unwrap();
+    let finished = writer.finish(clip.end()).await.unwrap().complete().await.unwrap();
     assert!(fs::read(&finished.file.path).unwrap().ends_with(&clip.payload()));
     fs::remove_file(&finished.file.path).unwrap();
     let new = host.formats.get("raw").unwrap();

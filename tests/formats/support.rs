@@ -71,7 +71,7 @@ impl Host {
         for samples in clip.samples.chunks(batch) {
             writer.write(samples).await?;
         }
-        let finished = writer.finish(clip.end()).await?;
+        let finished = writer.finish(clip.end()).await?.complete().await?;
         let bytes = std::fs::read(&finished.file.path).unwrap();
         std::fs::remove_file(&finished.file.path).unwrap();
         assert!(self.files().is_empty(), "nothing else is left: {:?}", self.files());

@@ -76,7 +76,12 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.context("starting").and_then(|runtime| runtime.block_on(run(arguments.command)));
+    let result = runtime.context("starting").and_then(|runtime| {
+        let result = runtime.block_on(run(arguments.command));
+        // Work that a dead disk holds up does not hold us up.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    });
     match result {
         Ok(code) => code,
         Err(error) => {

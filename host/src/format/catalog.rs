@@ -96,10 +96,11 @@ impl Formats {
         }
     }
 
-    /// Looks at the folder and takes what changed.
+    /// Looks at the folder and takes what changed. Returns at once if somebody is just doing that, so that a component
+    /// that takes long to compile holds up nobody else.
     pub async fn refresh(&self) {
         let Some(folder) = self.0.folder.clone() else { return };
-        let mut files = self.0.files.lock().await;
+        let Ok(mut files) = self.0.files.try_lock() else { return };
         let there = tokio::task::spawn_blocking(move || scan(&folder)).await.unwrap_or_default();
         let same = files.len() == there.len()
             && there.iter().all(|(path, stamp)| files.get(path).is_some_and(|f| f.stamp == *stamp));

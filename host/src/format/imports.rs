@@ -28,6 +28,12 @@ use crate::output::{
 const MAX_READ: u32 = 1 << 20;
 /// Bytes that may wait for the end of a call before they go to the disk.
 const FLUSH_AT: usize = 4 << 20;
+/// Most pieces of one append.
+const MAX_PIECES: usize = 1 << 16;
+/// Output that a sample justifies besides its payload: MPEG-TS needs a packet of 188 bytes, and tables.
+const SAMPLE_OVERHEAD: u64 = 512;
+/// Resources of a component: its outputs, and what WASI gives it.
+const MAX_RESOURCES: usize = 256;
 
 /// What belongs to one instance.
 pub(crate) struct State {
@@ -81,8 +87,10 @@ impl State {
     /// For an instance that is only asked what it is.
     pub(super) fn bare(limits: &Arc<Limits>, epoch: Duration, from: &str) -> Self {
         let log = GuestLog::new(from.to_owned());
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
         Self {
-            table: ResourceTable::new(),
+            table,
             wasi: wasi::context(epoch, &log),
             log,
             growth: Growth::new(limits),
@@ -208,6 +216,9 @@ impl host::HostOutput for State {
     async fn append(&mut self, this: Resource<Output>, inline: Vec<u8>, pieces: Vec<Piece>) -> Answer<u64> {
         let limits = self.limits.clone();
         let (session, id) = check!(self.output(&this)?);
+        if pieces.len() > MAX_PIECES {
+            return Ok(Err(error("limit", format!("{} pieces, at most {MAX_PIECES} at once", pieces.len()))));
+        }
         let inline = Bytes::from(inline);
         let bytes = check!(gather(&session.held, inline, &pieces).map_err(bad_call));
         let len = bytes.iter().map(|b| b.len() as u64).sum::<u64>();
@@ -215,7 +226,7 @@ impl host::HostOutput for State {
         let offset = check!(session.segment.append(id, bytes));
         session.appended_in_call += len;
         session.appended += len;
-        if session.segment.pending_bytes() >= FLUSH_AT {
+        if session.segment.pending_cost() >= FLUSH_AT {
             check!(session.segment.flush().await);
         }
         Ok(Ok(offset))
@@ -248,8 +259,11 @@ impl host::HostOutput for State {
     async fn head(&mut self, this: Resource<Output>, min: u64) -> Answer<u64> {
         let max = self.limits.head;
         let (session, id) = check!(self.output(&this)?);
-        if session.segment.role(id) != Role::Spool || session.heads.contains(&id) {
-            return Ok(Err(bad_call("head is for a spool, once")));
+        if session.segment.role(id) != Role::Spool
+            || session.heads.contains(&id)
+            || session.segment.has_main()
+        {
+            return Ok(Err(bad_call("head is for a spool, once, before promote")));
         }
         if min > max {
             return Ok(Err(Exceeded { name: "head", limit: format!("{} MiB", max >> 20) }.into()));
@@ -294,11 +308,13 @@ impl host::HostOutput for State {
     }
 }
 
-/// The bytes that the pieces name, without a copy.
+/// The bytes that the pieces name. Payload is shared; so are inline bytes, unless most of them are not used.
 fn gather(held: &Held, inline: Bytes, pieces: &[Piece]) -> Result<Vec<Bytes>, String> {
     if pieces.is_empty() {
-        return Ok(vec![inline]);
+        return Ok(if inline.is_empty() { vec![] } else { vec![inline] });
     }
+    let used = pieces.iter().filter(|p| matches!(p.source, Source::Inline)).map(|p| p.len as usize);
+    let wasteful = used.fold(0, usize::saturating_add) < inline.len() / 2;
     let piece = |(i, piece): (usize, &Piece)| {
         let source = match piece.source {
             Source::Inline => &inline,
@@ -306,7 +322,10 @@ fn gather(held: &Held, inline: Bytes, pieces: &[Piece]) -> Result<Vec<Bytes>, St
         };
         let (start, len) = (piece.offset as usize, piece.len as usize);
         match start.checked_add(len) {
-            Some(end) if end <= source.len() => Ok(source.slice(start..end)),
+            Some(end) if end <= source.len() => Ok(match piece.source {
+                Source::Inline if wasteful => Bytes::copy_from_slice(&source[start..end]),
+                _ => source.slice(start..end),
+            }),
             _ => Err(format!(
                 "piece {i}: {len} bytes at {start} of {}, which has {}",
                 match piece.source {
@@ -317,7 +336,8 @@ fn gather(held: &Held, inline: Bytes, pieces: &[Piece]) -> Result<Vec<Bytes>, St
             )),
         }
     };
-    pieces.iter().enumerate().map(piece).collect()
+    let pieces = pieces.iter().enumerate().map(piece);
+    pieces.filter(|piece| !piece.as_ref().is_ok_and(Bytes::is_empty)).collect()
 }
 
 fn allow_output(session: &Session, limits: &Limits, len: u64) -> Result<(), Exceeded> {
@@ -325,9 +345,9 @@ fn allow_output(session: &Session, limits: &Limits, len: u64) -> Result<(), Exce
         let limit = format!("{} MiB", limits.output_per_call >> 20);
         return Err(Exceeded { name: "output-per-call", limit });
     }
-    let total = limits.output_total + 4 * session.given;
+    let total = limits.output_total + 4 * session.given + SAMPLE_OVERHEAD * session.held.next();
     if session.appended + len > total {
-        let limit = format!("{} MiB and four times the payload", limits.output_total >> 20);
+        let limit = format!("{} MiB, and four times the payload", limits.output_total >> 20);
         return Err(Exceeded { name: "output-total", limit });
     }
     Ok(())

@@ -20,7 +20,7 @@ mod writer;
 pub use catalog::Formats;
 pub use engine::Engine;
 pub use version::{LoadError, Manifest, OptionSpec, Version};
-pub use writer::{Begin, End, Finished, HEAD_ALIGN, Writer};
+pub use writer::{Begin, Closing, End, Finished, HEAD_ALIGN, Writer};
 
 /// Bindings to `wit/0.1.0`.
 pub(crate) mod bindings {
@@ -65,6 +65,11 @@ pub enum Cause {
 }
 
 impl FormatError {
+    /// Whether the component said no itself, and so can still end its segment.
+    pub fn is_refusal(&self) -> bool {
+        matches!(&self.cause, Cause::Refused { code, .. } if code != "output")
+    }
+
     /// Whether the disk is to blame, not the component.
     pub fn is_disk(&self) -> bool {
         match &self.cause {

@@ -25,6 +25,8 @@ use crate::{
 
 /// Most samples of one `write`.
 const MAX_BATCH: usize = 64;
+/// Bytes after which a `write` takes no more samples.
+const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Most bytes of `carry`.
 const MAX_CARRY: usize = 64 << 10;
 /// What heads are rounded up to. Larger than the blocks of most file systems would cost space, smaller would
@@ -54,14 +56,32 @@ pub struct End {
     pub tracks: Vec<(u32, i64)>,
 }
 
+/// A segment that its component has ended, and that is not yet durable.
+#[derive(Debug)]
+pub struct Closing {
+    component: String,
+    segment: Segment,
+    properties: Vec<(String, String)>,
+    /// For the next segment of the run.
+    pub carry: Vec<u8>,
+}
+
 /// A segment that is complete.
 #[derive(Clone, Debug)]
 pub struct Finished {
     pub file: segment::Finished,
     /// What the format says of it: `duration-ms`, …
     pub properties: Vec<(String, String)>,
-    /// For the next segment of the run.
-    pub carry: Vec<u8>,
+}
+
+impl Closing {
+    /// Makes the file durable under its final name. Needs nothing of the component.
+    pub async fn complete(self) -> Result<Finished, FormatError> {
+        let Self { component, segment, properties, .. } = self;
+        let fail = |e| FormatError { component, call: "finish", cause: Cause::Output(e) };
+        let file = segment.finish().await.map_err(fail)?;
+        Ok(Finished { file, properties })
+    }
 }
 
 /// Writes one segment. After an error only [`Writer::abandon`] makes sense.
@@ -96,7 +116,7 @@ impl Writer {
             .await?;
             opened.map_err(refused)?;
             let session = store.data_mut().session.as_mut().expect("a writer has a session");
-            session.segment.flush().await?;
+            session.segment.begun().await?;
             Ok(plugin)
         }
         .await;
@@ -133,9 +153,17 @@ impl Writer {
 
     /// Writes samples: any number, in run time. What is appended is on its way to the disk when this returns.
     pub async fn write(&mut self, samples: &[Sample]) -> Result<(), FormatError> {
-        for batch in samples.chunks(MAX_BATCH) {
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            while count < rest.len().min(MAX_BATCH) && bytes < MAX_BATCH_BYTES {
+                bytes += rest[count].data.len();
+                count += 1;
+            }
+            let (batch, after) = rest.split_at(count);
             let result = self.write_batch(batch).await;
             self.check("write", result)?;
+            rest = after;
         }
         Ok(())
     }
@@ -194,19 +222,22 @@ impl Writer {
             if check_codecs(&self.version, &tracks).is_err() {
                 return Ok(false);
             }
+            self.session_mut().appended_in_call = 0;
             let time = Time { name: "write-time", limit: self.version.limits.write_time };
             let writer = self.plugin.reelwright_writer_writer();
             let answer =
                 call(&mut self.store, time, async |store| writer.call_update_tracks(store, &tracks).await)
                     .await?;
-            answer.map_err(refused)
+            let answer = answer.map_err(refused)?;
+            self.session_mut().segment.flush().await?;
+            Ok(answer)
         }
         .await;
         self.check("update-tracks", result)
     }
 
-    /// Ends the segment: when this returns the file is complete and on disk. On an error the files stay as they are.
-    pub async fn finish(mut self, end: End) -> Result<Finished, FormatError> {
+    /// Lets the component end the segment; [`Closing::complete`] does the rest. On an error the files stay as they are.
+    pub async fn finish(mut self, end: End) -> Result<Closing, FormatError> {
         let tracks = end.tracks.iter().map(|&(track, dts)| TrackEnd { track, dts }).collect();
         let end = WitEnd { reason: end.reason.into(), tracks, properties: Vec::new() };
         self.session_mut().appended_in_call = 0;
@@ -236,11 +267,13 @@ impl Writer {
             }
         };
         let session = self.store.data_mut().session.take().expect("a writer has a session");
-        let component = self.version.label();
-        let fail = |e| FormatError { component, call: "finish", cause: Cause::Output(e) };
-        let file = session.segment.finish().await.map_err(fail)?;
         let properties = summary.properties.into_iter().map(|p| (p.key, p.value)).collect();
-        Ok(Finished { file, properties, carry: summary.carry })
+        Ok(Closing {
+            component: self.version.label(),
+            segment: session.segment,
+            carry: summary.carry,
+            properties,
+        })
     }
 
     /// Gives the segment up: what was appended stays, spools wait for recovery. The main file, if there is one.
@@ -315,6 +348,7 @@ pub(super) async fn call<T>(
 ) -> Result<T, Cause> {
     let state = store.data_mut();
     state.ticks = 0;
+    state.growth.refused = None;
     state.ticks_allowed = (time.limit.as_millis() / TICK.as_millis()) as u64;
     store.set_epoch_deadline(1);
     let error = match call(store).await {
@@ -357,9 +391,9 @@ fn check_codecs(version: &Version, tracks: &[WitTrack]) -> Result<(), Cause> {
             message: format!(
                 "{} codec {} can't be held by {}, which takes {}",
                 track.kind,
-                track.codec,
+                one_line(&track.codec),
                 version.manifest.format,
-                codecs.join(", ")
+                one_line(&codecs.join(", "))
             ),
         }),
         None => Ok(()),

@@ -77,6 +77,8 @@ pub struct Segment {
     name: String,
     /// Whether a finished file of that name is to be replaced.
     replaces: bool,
+    /// The main file has its final name. Until a format has opened, one that replaces another has a name of its own.
+    named: bool,
     _claim: Claim,
     volume: Volume,
     outputs: Vec<Output>,
@@ -96,6 +98,12 @@ struct Output {
     pending: Vec<Bytes>,
     pending_bytes: usize,
     promoted: bool,
+}
+
+impl Output {
+    fn record(&self) -> Record {
+        Record::Output(journal::Output { name: self.name.clone(), role: self.role.as_str().into() })
+    }
 }
 
 #[derive(Debug)]
@@ -138,6 +146,7 @@ impl Segment {
                 folder: folder.clone(),
                 name,
                 replaces,
+                named: !replaces,
                 _claim: claim,
                 volume,
                 outputs: Vec::new(),
@@ -207,20 +216,18 @@ impl Segment {
             self.journal = Some(Journal { file, position: 0 });
             let mut bytes = journal::MAGIC.to_vec();
             Record::Start(Box::new(start.clone())).encode(&mut bytes);
+            for output in &self.outputs {
+                output.record().encode(&mut bytes);
+            }
             self.write_journal(bytes).await;
         }
-        if role == Role::Main && self.replaces {
-            let (folder, path) = (self.folder.clone(), self.name.clone());
-            self.on_volume("replace", move || remove(&folder, &path)).await?;
+        if role == Role::Main && !self.named {
+            // Left over from a start that was cut off.
+            let (folder, name) = (self.folder.clone(), self.file_name(""));
+            self.on_volume("remove", move || remove(&folder, &name)).await?;
         }
         let file = self.create_file(name).await?;
-        if self.journal.is_some() {
-            let mut bytes = Vec::new();
-            let output = journal::Output { name: name.into(), role: role.as_str().into() };
-            Record::Output(output).encode(&mut bytes);
-            self.write_journal(bytes).await;
-        }
-        self.outputs.push(Output {
+        let output = Output {
             name: name.into(),
             role,
             file,
@@ -229,8 +236,25 @@ impl Segment {
             pending: Vec::new(),
             pending_bytes: 0,
             promoted: false,
-        });
+        };
+        if self.journal.is_some() {
+            let mut bytes = Vec::new();
+            output.record().encode(&mut bytes);
+            self.write_journal(bytes).await;
+        }
+        self.outputs.push(output);
         Ok(self.outputs.len() - 1)
+    }
+
+    /// The format has opened: a main file that replaces another takes its place.
+    pub async fn begun(&mut self) -> Result<(), OutputError> {
+        let has_main = self.outputs.iter().any(|o| o.role == Role::Main);
+        if !self.named && has_main {
+            let (folder, from, to) = (self.folder.clone(), self.file_name(""), self.name.clone());
+            self.on_volume("replace", move || rename(&folder, &from, &to, true)).await?;
+        }
+        self.named = true;
+        self.flush().await
     }
 
     /// Appends bytes and returns where they start. They wait in memory for [`Segment::flush`].
@@ -242,7 +266,7 @@ impl Segment {
         self.check()?;
         let output = &mut self.outputs[id];
         let offset = output.size;
-        for piece in pieces {
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
             output.size += piece.len() as u64;
             output.pending_bytes += piece.len();
             output.pending.push(piece);
@@ -250,16 +274,16 @@ impl Segment {
         Ok(offset)
     }
 
-    /// Bytes that wait for a flush.
-    pub fn pending_bytes(&self) -> usize {
-        self.outputs.iter().map(|o| o.pending_bytes).sum()
+    /// Memory that waits for a flush: bytes, and what each piece costs.
+    pub fn pending_cost(&self) -> usize {
+        self.outputs.iter().map(|o| o.pending_bytes + o.pending.len() * size_of::<Bytes>()).sum()
     }
 
     /// Hands what was appended to the disk, with a commit. Waits while the volume's queue is full, not for the disk.
     pub async fn flush(&mut self) -> Result<(), OutputError> {
         self.check()?;
-        let bytes = self.pending_bytes();
-        if bytes == 0 {
+        let cost = self.pending_cost();
+        if cost == 0 {
             return Ok(());
         }
         let mut writes = Vec::new();
@@ -273,7 +297,7 @@ impl Segment {
         }
         let (error, path) = (self.error.clone(), self.path());
         self.volume
-            .queue(bytes, move || {
+            .queue(cost, move || {
                 for (name, file, pieces, at) in writes {
                     let result = if lock(&error).is_some() { Ok(()) } else { write_all(&file, &pieces, at) };
                     note(&error, &path, &name, "write", result);
@@ -297,6 +321,9 @@ impl Segment {
         self.flush().await?;
         let output = &self.outputs[id];
         let len = output.size.saturating_sub(offset).min(u64::from(len));
+        if len == 0 {
+            return Ok(Vec::new());
+        }
         let (file, at) = (output.file.clone(), output.head + offset);
         let mut bytes = vec![0; usize::try_from(len).expect("at most 4 GiB")];
         self.on_volume("read", move || {
@@ -363,8 +390,7 @@ impl Segment {
                 rustix::fs::fdatasync(&file)?;
             }
             if let Some(from) = from {
-                let flags = if replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-                rustix::fs::renameat_with(&folder.fd, &from, &folder.fd, &name, flags)?;
+                rename(&folder, &from, &name, replaces)?;
             }
             rustix::fs::fsync(&folder.fd)?;
             others.iter().try_for_each(|name| remove(&folder, name))
@@ -411,7 +437,11 @@ impl Segment {
     }
 
     fn file_name(&self, output: &str) -> String {
-        if output.is_empty() { self.name.clone() } else { format!("{}.{output}", self.name) }
+        match output {
+            "" if self.named => self.name.clone(),
+            "" => format!("{}.new", self.name),
+            output => format!("{}.{output}", self.name),
+        }
     }
 
     async fn create_file(&self, output: &str) -> Result<Arc<File>, OutputError> {
@@ -496,6 +526,21 @@ fn look(folder: &Folder, name: &str) -> (bool, bool) {
 fn remove(folder: &Folder, name: &str) -> Result<(), Errno> {
     match rustix::fs::unlinkat(&folder.fd, name, AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// Renames a file; onto another one only if that is to be replaced.
+fn rename(folder: &Folder, from: &str, to: &str, replaces: bool) -> Result<(), Errno> {
+    if replaces {
+        return rustix::fs::renameat(&folder.fd, from, &folder.fd, to);
+    }
+    match rustix::fs::renameat_with(&folder.fd, from, &folder.fd, to, RenameFlags::NOREPLACE) {
+        // Network file systems know no flags; a link does not replace either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            rustix::fs::linkat(&folder.fd, from, &folder.fd, to, AtFlags::empty())?;
+            remove(folder, from)
+        }
         result => result,
     }
 }
@@ -617,7 +662,7 @@ mod tests {
         segment.patch(main, 1, b"EA".to_vec()).await.unwrap();
         assert_eq!(segment.read(main, 0, 100).await.unwrap(), b"hEAderbody");
         assert_eq!(segment.read(main, 8, 1).await.unwrap(), b"d");
-        assert_eq!(segment.read(main, 99, 1).await.unwrap(), b"");
+        assert_eq!(segment.read(main, u64::MAX, 1).await.unwrap(), b"");
         let finished = segment.finish().await.unwrap();
         assert_eq!(finished.bytes, 10);
         assert_eq!(s.files(), ["x.flv"]);
@@ -679,8 +724,16 @@ mod tests {
         let mut segment = s.claim(true).await.unwrap();
         let main = segment.create("", Role::Main, &start(0)).await.unwrap();
         segment.append(main, ["n".into()]).unwrap();
+        assert_eq!(s.read("x.flv"), b"old", "not before the format has opened");
+        segment.begun().await.unwrap();
+        assert_eq!(s.files(), ["x.flv"]);
         segment.finish().await.unwrap();
         assert_eq!(s.read("x.flv"), b"n");
+
+        let mut segment = s.claim(true).await.unwrap();
+        segment.create("", Role::Main, &start(0)).await.unwrap();
+        segment.discard().await;
+        assert_eq!((s.files(), s.read("x.flv")), (vec!["x.flv".to_owned()], b"n".to_vec()));
     }
 
     #[tokio::test]

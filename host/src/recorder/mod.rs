@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -161,6 +161,8 @@ pub struct Recording {
     pub computed_path: PathBuf,
     /// Device and inode of its folder, which tell it however it is spelled.
     folder: (u64, u64),
+    /// Whether `overwrite` was made use of.
+    replaced: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -280,6 +282,7 @@ impl Recordings {
                 settings,
                 computed_path,
                 folder: target.folder.id,
+                replaced: AtomicBool::new(false),
                 state: Mutex::new(State {
                     current: Status::new(Phase::WaitingForStream, 0, None),
                     previous: None,
@@ -369,7 +372,9 @@ impl Recordings {
         let mut orders = lock(&self.0.orders);
         let Some(order) = orders.get_mut(&config_id) else { return };
         order.runs.retain(|run| !run.done.is_cancelled());
-        if order.runs.iter().any(|run| run.in_stream_id == stream.id) {
+        let running = order.runs.iter().any(|run| run.in_stream_id == stream.id);
+        // Without keep-alive the one run is all there is, also while it closes its files.
+        if running || (!order.recording.settings.keep_alive && !order.runs.is_empty()) {
             return;
         }
         let handle = RunHandle {
@@ -401,25 +406,26 @@ impl Recordings {
             component: String::new(),
         });
         recording.set_status(Status::new(Phase::Streaming, stream_id, None));
-        let result = task::Run {
+        let run = task::Run {
             recording: recording.clone(),
             stream_id,
             formats: self.0.formats.clone(),
             disk: self.0.disk.clone(),
             config: self.0.config,
             stop: handle.stop,
-        }
-        .record(subscription)
-        .await;
-        let failed = result.err().map(|error| {
-            let reason = error.to_string();
+        };
+        // In a task of its own, so that a fault of ours ends this run with a message and nothing else.
+        let result = match tokio::spawn(run.record(subscription)).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(format!("internal error: {error}")),
+        };
+        let failed = result.err().inspect(|reason| {
             tracing::error!(
                 config_id = recording.config_id,
                 stream = recording.settings.local_stream_name,
                 reason,
                 "recording failed"
             );
-            reason
         });
         let newest = {
             let mut state = lock(&recording.state);

@@ -8,8 +8,8 @@
 
 use std::path::Path;
 
-/// Highest number of a `_%04d`.
-const MAX_NUMBER: u32 = 9_999;
+/// Names that are tried, each with the next number.
+const MAX_TRIES: u32 = 9_999;
 /// Extensions of the built-in formats, which a name may end in.
 const KNOWN: [&str; 3] = ["flv", "ts", "mp4"];
 
@@ -49,17 +49,17 @@ impl Names {
 
     /// What a run's first segment may be called, best first.
     pub fn first(&self) -> impl Iterator<Item = String> + use<'_> {
-        (0..=MAX_NUMBER).map(|number| {
+        (0..=MAX_TRIES).map(|number| {
             let base = self.base(number);
             if self.chunked { self.part(&base, 0) } else { format!("{base}.{}", self.extension) }
         })
     }
 
     /// What the segment after the one of that name may be called, best first. It takes the next number of its kind,
-    /// and never one before.
+    /// and never one before. Numbers over 9999 just get longer.
     pub fn after(&self, previous: &str) -> impl Iterator<Item = String> + use<'_> {
         let (base, number) = self.numbers(previous);
-        (number + 1..=MAX_NUMBER).map(move |number| match &base {
+        (number.saturating_add(1)..).take(MAX_TRIES as usize).map(move |number| match &base {
             Some(base) => self.part(base, number),
             None => format!("{}.{}", self.base(number), self.extension),
         })
@@ -75,7 +75,7 @@ impl Names {
 
     /// Takes a name of ours apart: the base of its parts, if it is one, and its number.
     fn numbers(&self, name: &str) -> (Option<String>, u32) {
-        let name = &name[..name.len().saturating_sub(self.extension.len() + 1)];
+        let name = name.rsplit_once('.').map_or(name, |(name, _)| name);
         let number = |text: Option<&str>| text.and_then(|t| t.parse().ok()).unwrap_or(0);
         if self.chunked {
             let (base, part) = name.rsplit_once("_part").unwrap_or((name, "0"));
@@ -123,5 +123,9 @@ mod tests {
         assert_eq!(first, ["a_part.mp4_part0000.ts", "a_part.mp4_0001_part0000.ts"]);
         assert_eq!(names.after(&first[0]).next().unwrap(), "a_part.mp4_part0001.ts");
         assert_eq!(names.after("a_part.mp4_0001_part0009.ts").next().unwrap(), "a_part.mp4_0001_part0010.ts");
+        assert_eq!(names.after("a_part.mp4_part9999.ts").next().unwrap(), "a_part.mp4_part10000.ts");
+        assert_eq!(names.after("a_part.mp4_part10000.ts").next().unwrap(), "a_part.mp4_part10001.ts");
+        // A component that was replaced by one with another extension.
+        assert_eq!(names.after("a_part.mp4_part0001.é").next().unwrap(), "a_part.mp4_part0002.ts");
     }
 }

@@ -28,7 +28,8 @@ use crate::{
 };
 
 /// Longest gathering at a cut, by the clock and by the media.
-pub const GATHER: Duration = Duration::from_millis(500);
+pub const GATHER: Duration = Duration::from_millis(GATHER_MS as u64);
+const GATHER_MS: i64 = 500;
 /// Most bytes that are held back for a start.
 const MAX_HELD: usize = 16 << 20;
 /// Shortest wait for a key frame before a segment starts without one.
@@ -131,6 +132,8 @@ struct Open {
     /// It ends at the next key frame, since its format can't take the tracks as they are; until then samples of
     /// these are left out.
     refused: Option<Vec<u32>>,
+    /// Tracks that it has samples of.
+    written: Vec<u32>,
 }
 
 /// Samples of the segment to come, in run time.
@@ -217,20 +220,39 @@ impl Plan {
         }
     }
 
-    /// The segment failed and is closed, with these samples not in it: the next one starts at the next key frame.
+    /// Where the tracks of the open segment end, if it ends with what was written so far.
+    pub fn ends_now(&self) -> Vec<(u32, i64)> {
+        self.open.as_ref().map(|open| self.ends(open, &[])).unwrap_or_default()
+    }
+
+    /// The segment failed and is closed, with these samples not in it. If the next one was to begin already it does;
+    /// else it starts at the next key frame.
     pub fn segment_failed(&mut self, unwritten: &[Sample]) {
-        let rest: Vec<Step> = self.steps.drain(..).collect();
-        let gathered = self.gather.take().map(|gather| gather.samples).unwrap_or_default();
-        let samples = unwritten.iter().chain(&gathered);
-        let samples = samples.chain(rest.iter().filter_map(|step| match step {
-            Step::Sample(sample) => Some(sample),
-            _ => None,
-        }));
+        let next = self.steps.iter().position(|step| matches!(step, Step::Open { .. }));
         let mut lost = self.lost.take().unwrap_or_default();
-        samples.for_each(|sample| extend(&mut lost, sample));
+        unwritten.iter().for_each(|sample| extend(&mut lost, sample));
+        let dropped: Vec<Step> = self.steps.drain(..next.unwrap_or(self.steps.len())).collect();
+        let mut notes = Vec::new();
+        for step in dropped {
+            match step {
+                Step::Sample(sample) => extend(&mut lost, &sample),
+                Step::Note(_) => notes.push(step),
+                _ => {}
+            }
+        }
         self.lost = Some(lost);
-        self.open = None;
-        self.resuming = true;
+        if next.is_some() {
+            let lost = self.lost.take().filter(|lost| lost.samples > 0);
+            notes.extend(lost.map(|lost| Step::Note(Note::Lost(lost))));
+        } else {
+            if let Some(gather) = self.gather.take() {
+                let lost = self.lost.as_mut().expect("set above");
+                gather.samples.iter().for_each(|sample| extend(lost, sample));
+            }
+            self.open = None;
+            self.resuming = true;
+        }
+        notes.into_iter().rev().for_each(|note| self.steps.push_front(note));
     }
 
     /// No more items come: everything that waits gets its place.
@@ -240,8 +262,8 @@ impl Plan {
         }
         self.gathered();
         self.report_skipped();
-        if self.open.take().is_some() {
-            let ends = self.ends(&[]);
+        if let Some(open) = self.open.take() {
+            let ends = self.ends(&open, &[]);
             self.steps.push_back(Step::Close { reason, ends });
         }
     }
@@ -315,7 +337,7 @@ impl Plan {
         if let Repair::Rebased(back_ms) = line.place(&mut sample) {
             self.steps.push_back(Step::Note(Note::ClockStep { back_ms }));
         }
-        let lead = self.video().is_none_or(|video| video == sample.track);
+        let lead = self.leads(&sample);
         if !self.has_key(&sample) {
             self.skipped += 1;
             return;
@@ -335,7 +357,9 @@ impl Plan {
             } else if open.refused.as_ref().is_some_and(|refused| refused.contains(&sample.track)) {
                 self.skipped += 1;
             } else {
-                sample.dts_ms = sample.dts_ms.max(open.origin_ms);
+                let early = (open.origin_ms - sample.dts_ms).max(0);
+                sample.dts_ms += early;
+                sample.pts_ms += early;
                 self.write(sample);
             }
         } else if self.resuming && !(lead && (sample.key || !self.policy.wait_for_key)) {
@@ -348,6 +372,15 @@ impl Plan {
             self.begin_gather(sample, now);
         }
         self.gathered_if_ready(now);
+    }
+
+    /// Whether segments begin and end at samples of this track: video, or audio where there is none, or has been none for
+    /// a long time.
+    fn leads(&self, sample: &Sample) -> bool {
+        let Some(video) = self.video().filter(|&video| video != sample.track) else { return true };
+        let start_ms = self.open.as_ref().map_or(0, |open| open.start_ms);
+        let last_ms = self.last.get(&video).map_or(start_ms, |&(dts, _)| dts);
+        sample.dts_ms - last_ms >= self.policy.key_wait_ms()
     }
 
     /// Whether the sample may be written as far as key frames go.
@@ -392,8 +425,8 @@ impl Plan {
     /// Ends the open segment and starts the one that was gathered.
     fn gathered(&mut self) {
         let Some(gather) = self.gather.take().filter(|g| !g.samples.is_empty()) else { return };
-        if self.open.take().is_some() {
-            let ends = self.ends(&gather.samples);
+        if let Some(open) = self.open.take() {
+            let ends = self.ends(&open, &gather.samples);
             self.steps.push_back(Step::Close { reason: "cut", ends });
         }
         self.report_skipped();
@@ -403,7 +436,9 @@ impl Plan {
         // A track that has not shown itself yet goes on behind its last sample.
         let missing = self.tracks.known.iter().filter(|t| gather.samples.iter().all(|s| s.track != t.id));
         let missing = missing.filter_map(|t| self.last.get(&t.id)).map(|&(dts, _)| dts).min();
-        let origin_ms = missing.map_or(span(&gather.samples).0, |m| m.min(span(&gather.samples).0));
+        // But a track that has gone does not draw the origin back for ever.
+        let first_ms = span(&gather.samples).0;
+        let origin_ms = missing.map_or(first_ms, |m| m.clamp(first_ms - GATHER_MS, first_ms));
         let tracks = self.tracks.known.clone();
         self.steps.push_back(Step::Open {
             number: self.next_number,
@@ -412,7 +447,7 @@ impl Plan {
             tracks: tracks.clone(),
         });
         self.next_number += 1;
-        self.open = Some(Open { tracks, origin_ms, start_ms, refused: None });
+        self.open = Some(Open { tracks, origin_ms, start_ms, refused: None, written: Vec::new() });
         for sample in gather.samples {
             self.write(sample);
         }
@@ -421,19 +456,20 @@ impl Plan {
     fn write(&mut self, sample: Sample) {
         let before = self.last.get(&sample.track).map_or(sample.dts_ms, |&(dts, _)| dts);
         self.last.insert(sample.track, (sample.dts_ms, sample.dts_ms - before));
+        if let Some(open) = self.open.as_mut().filter(|open| !open.written.contains(&sample.track)) {
+            open.written.push(sample.track);
+        }
         self.steps.push_back(Step::Sample(sample));
     }
 
-    /// Where each track ends, given the first samples of what follows.
-    fn ends(&self, next: &[Sample]) -> Vec<(u32, i64)> {
-        let mut ends: Vec<(u32, i64)> = self
-            .last
-            .iter()
-            .map(|(&track, &(dts, distance))| {
-                let next = next.iter().find(|s| s.track == track).map(|s| s.dts_ms);
-                (track, next.unwrap_or(dts + distance).max(dts))
-            })
-            .collect();
+    /// Where each track of a segment ends, given the first samples of what follows.
+    fn ends(&self, segment: &Open, next: &[Sample]) -> Vec<(u32, i64)> {
+        let end = |&track: &u32| {
+            let &(dts, distance) = self.last.get(&track)?;
+            let next = next.iter().find(|s| s.track == track).map(|s| s.dts_ms);
+            Some((track, next.unwrap_or(dts + distance).max(dts)))
+        };
+        let mut ends: Vec<(u32, i64)> = segment.written.iter().filter_map(end).collect();
         ends.sort_unstable();
         ends
     }

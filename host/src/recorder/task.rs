@@ -1,10 +1,11 @@
 //! One run of a recording: takes what the subscription gives, asks the plan, drives writers.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,6 +23,10 @@ use crate::{
 /// Samples and bytes of one batch.
 const BATCH_SAMPLES: usize = 64;
 const BATCH_BYTES: usize = 4 << 20;
+/// Segments of a run that may be on their way to the disk at once.
+const MAX_CLOSING: usize = 4;
+/// Reports of one kind of trouble: so many at once, then one a second.
+const NOTES_AT_ONCE: u32 = 8;
 /// Segments that may fail one after the other before the run is given up.
 const MAX_STRIKES: u32 = 3;
 /// A segment that got this far in run time takes the strikes back.
@@ -62,12 +67,16 @@ struct Running {
     run: Run,
     target: Target,
     plan: Plan,
-    /// Samples for the writer.
+    /// Samples for the writer, and their bytes.
     batch: Vec<Sample>,
+    batch_bytes: usize,
     segment: Option<Current>,
     tracks: Vec<Track>,
     /// Name of the last segment, component that wrote it, and what it left for the next.
     last_name: Option<String>,
+    /// Segments that are being made durable.
+    closing: JoinSet<()>,
+    notes: NoteRate,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
 }
@@ -105,6 +114,9 @@ impl Run {
             target,
             plan,
             batch: Vec::new(),
+            batch_bytes: 0,
+            closing: JoinSet::new(),
+            notes: NoteRate::default(),
             segment: None,
             tracks: Vec::new(),
             last_name: None,
@@ -118,18 +130,26 @@ impl Run {
                 () = stop.cancelled() => {
                     // What has come is recorded.
                     subscription.drain(&mut items);
-                    running.take(&mut items).await?;
+                    if let Err(error) = running.take(&mut items).await {
+                        running.closed().await;
+                        return Err(error);
+                    }
                     break "stopped";
                 }
             };
-            running.take(&mut items).await?;
+            if let Err(error) = running.take(&mut items).await {
+                running.closed().await;
+                return Err(error);
+            }
             if !more {
                 break "stream-ended";
             }
         };
         drop(subscription);
         running.plan.end(reason, now());
-        running.steps().await
+        let result = running.steps().await;
+        running.closed().await;
+        result
     }
 }
 
@@ -145,6 +165,11 @@ impl Running {
         }
     }
 
+    /// Waits until all segments are complete.
+    async fn closed(&mut self) {
+        while self.closing.join_next().await.is_some() {}
+    }
+
     /// Does what the plan says.
     async fn steps(&mut self) -> Result<(), RunError> {
         while let Some(step) = self.plan.step() {
@@ -157,8 +182,9 @@ impl Running {
 
     async fn step(&mut self, step: Step) -> Result<(), SegmentError> {
         if let Step::Sample(sample) = step {
+            self.batch_bytes += sample.data.len();
             self.batch.push(sample);
-            let full = self.batch.len() >= BATCH_SAMPLES;
+            let full = self.batch.len() >= BATCH_SAMPLES || self.batch_bytes >= BATCH_BYTES;
             return if full { self.write().await } else { Ok(()) };
         }
         self.write().await?;
@@ -179,6 +205,7 @@ impl Running {
             Step::Close { reason, ends } => {
                 // A segment that can't be finished does not keep the next from beginning.
                 if let Err(error) = self.close(reason, ends).await {
+                    self.strikes += 1;
                     self.report_failure(&error.into(), None);
                 }
             }
@@ -202,7 +229,12 @@ impl Running {
         let names = Names::new(&self.target.name, &version.manifest.extension, chunked);
         let (disk, folder) = (&self.run.disk, &self.target.folder);
         let segment = match &self.last_name {
-            None => Segment::claim(disk, folder, names.first(), settings.overwrite).await?,
+            None => {
+                // Once: what the recording itself wrote in an earlier run is not for overwriting.
+                let replace =
+                    settings.overwrite && !self.run.recording.replaced.swap(true, Ordering::Relaxed);
+                Segment::claim(disk, folder, names.first(), replace).await?
+            }
             Some(last) => Segment::claim(disk, folder, names.after(last), false).await?,
         };
         self.last_name = Some(segment.name().to_owned());
@@ -237,6 +269,7 @@ impl Running {
 
     /// Hands the batch to the writer.
     async fn write(&mut self) -> Result<(), SegmentError> {
+        self.batch_bytes = 0;
         let Some(current) = &mut self.segment else {
             self.batch.clear();
             return Ok(());
@@ -266,37 +299,66 @@ impl Running {
         Ok(())
     }
 
+    /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), FormatError> {
         let Some(Current { writer, origin_ms, samples, .. }) = self.segment.take() else { return Ok(()) };
         let version = writer.version().clone();
         let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
         let begun = Instant::now();
-        let finished = writer.finish(End { reason, tracks: ends }).await?;
-        self.carry = Some((version.sha256.clone(), finished.carry));
-        tracing::info!(
-            config_id = self.run.recording.config_id,
-            stream = self.run.recording.settings.local_stream_name,
-            file = %finished.file.path.display(),
-            component = version.label(),
-            seconds = (end_ms - origin_ms) as f64 / 1000.0,
-            bytes = finished.file.bytes,
-            tracks = codecs(&self.tracks),
-            samples,
-            reason,
-            closed_in_ms = begun.elapsed().as_millis() as u64,
-            "recorded"
-        );
+        let closing = writer.finish(End { reason, tracks: ends }).await?;
+        self.carry = Some((version.sha256.clone(), closing.carry.clone()));
+        self.strikes = 0;
+        let recording = self.run.recording.clone();
+        let tracks = codecs(&self.tracks);
+        while self.closing.len() >= MAX_CLOSING {
+            self.closing.join_next().await;
+        }
+        self.closing.spawn(async move {
+            let stream = &recording.settings.local_stream_name;
+            let finished = match closing.complete().await {
+                Ok(finished) => finished,
+                Err(error) => {
+                    tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
+                    return;
+                }
+            };
+            tracing::info!(
+                config_id = recording.config_id,
+                stream,
+                file = %finished.file.path.display(),
+                component = version.label(),
+                seconds = (end_ms - origin_ms) as f64 / 1000.0,
+                bytes = finished.file.bytes,
+                tracks,
+                samples,
+                reason,
+                closed_in_ms = begun.elapsed().as_millis() as u64,
+                "recorded"
+            );
+        });
         Ok(())
     }
 
     /// Keeps what a failed segment has and lets the plan begin another, unless too many failed.
     async fn failed(&mut self, error: SegmentError) -> Result<(), RunError> {
         let unwritten = std::mem::take(&mut self.batch);
-        let kept = match self.segment.take() {
-            Some(current) => current.writer.abandon().await,
-            None => None,
-        };
-        self.report_failure(&error, kept);
+        self.batch_bytes = 0;
+        let strikes = self.strikes;
+        if matches!(&error, SegmentError::Format(e) if e.is_refusal()) && self.segment.is_some() {
+            // The format said no, and can still end what it has.
+            self.report_failure(&error, None);
+            let ends = self.plan.ends_now();
+            if let Err(error) = self.close("error", ends).await {
+                self.report_failure(&error.into(), None);
+            }
+        } else {
+            let kept = match self.segment.take() {
+                Some(current) => current.writer.abandon().await,
+                None => None,
+            };
+            self.report_failure(&error, kept);
+        }
+        self.strikes = strikes;
         self.plan.segment_failed(&unwritten);
         self.strikes += 1;
         if self.strikes < MAX_STRIKES {
@@ -322,13 +384,17 @@ impl Running {
         );
     }
 
-    fn note(&self, note: Note) {
+    fn note(&mut self, note: Note) {
+        if let Note::Gap(gap) | Note::Lost(gap) = note {
+            self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += gap.samples);
+        }
+        if !self.notes.allows() {
+            return;
+        }
         let config_id = self.run.recording.config_id;
         let stream = &self.run.recording.settings.local_stream_name;
-        let mut dropped = 0;
         match note {
             Note::Gap(gap) => {
-                dropped = gap.samples;
                 let ms = gap.to_dts_ms - gap.from_dts_ms;
                 tracing::warn!(
                     config_id,
@@ -340,7 +406,6 @@ impl Running {
                 );
             }
             Note::Lost(gap) => {
-                dropped = gap.samples;
                 tracing::warn!(
                     config_id,
                     stream,
@@ -371,7 +436,31 @@ impl Running {
                 );
             }
         }
-        self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += dropped);
+    }
+}
+
+/// Keeps a stream that is in trouble all the time from flooding the log.
+#[derive(Debug, Default)]
+struct NoteRate {
+    lines: u32,
+    last: Option<Instant>,
+    dropped: u64,
+}
+
+impl NoteRate {
+    fn allows(&mut self) -> bool {
+        let passed = self.last.map_or(u64::MAX, |last| last.elapsed().as_secs());
+        self.lines = self.lines.saturating_sub(u32::try_from(passed).unwrap_or(u32::MAX));
+        if self.lines >= NOTES_AT_ONCE {
+            self.dropped += 1;
+            return false;
+        }
+        if self.dropped > 0 {
+            tracing::warn!(reports = std::mem::take(&mut self.dropped), "more of these were not logged");
+        }
+        self.lines += 1;
+        self.last = Some(Instant::now());
+        true
     }
 }
 

@@ -15,7 +15,7 @@
 mod reader;
 mod writer;
 
-pub use reader::ChunkReader;
+pub use reader::{ChunkReader, Unfinished};
 pub use writer::ChunkWriter;
 
 use bytes::Bytes;

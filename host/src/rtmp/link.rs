@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 
 use super::{
     Cause, Error, Limits, Output,
-    chunk::{ChunkReader, ChunkWriter, RawMessage},
+    chunk::{ChunkReader, ChunkWriter, RawMessage, Unfinished},
     handshake::Handshake,
     message::{Message, UserControl},
 };
@@ -76,6 +76,11 @@ impl Link {
     /// Whether the handshake is over.
     pub(super) fn is_established(&self) -> bool {
         self.established
+    }
+
+    /// The longest message that is on its way.
+    pub(super) fn unfinished(&self) -> Option<Unfinished> {
+        self.reader.unfinished()
     }
 
     /// Takes bytes off the input up to the end of the next message. `None`: the rest of the input, if any,

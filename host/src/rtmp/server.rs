@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Declared, Error, Event, Limits, Session,
+    chunk::Unfinished,
     event::{PublishRequest, track_id},
 };
 use crate::{
@@ -51,7 +52,7 @@ impl Default for Settings {
             limits: Limits::default(),
             max_connections: 1000,
             handshake_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
         }
     }
@@ -107,6 +108,13 @@ enum Fault {
     Protocol(#[from] Error),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(
+        "the peer hung up after {} of {} bytes of a message of type {} on chunk stream {}",
+        _0.bytes, _0.length, _0.message_type, _0.chunk_stream
+    )]
+    InMessage(Unfinished),
+    #[error("the peer hung up in the handshake, after {0} bytes")]
+    InHandshake(u64),
     #[error("no handshake within {0:?} (setting rtmp.handshake-timeout)")]
     Handshake(Duration),
     #[error("not a byte for {0:?} (setting rtmp.idle-timeout)")]
@@ -152,9 +160,8 @@ async fn serve_one(
         }
         Some(fault) => tracing::warn!(%peer, stream = name, "RTMP connection failed: {fault}"),
     }
-    match fault {
-        Some(Fault::Protocol(_) | Fault::ShutDown | Fault::Stopping) => connection.linger().await,
-        Some(Fault::Io(_) | Fault::Handshake(_) | Fault::Idle(_) | Fault::Write(_)) | None => {}
+    if let Some(Fault::Protocol(_) | Fault::ShutDown | Fault::Stopping) = fault {
+        connection.linger().await;
     }
 }
 
@@ -181,10 +188,20 @@ impl Connection {
             // Moves the rest to the front; allocates nothing.
             input.reserve(READ_BYTES - REST_BYTES);
             if self.read(&mut input).await? == 0 {
-                return Ok(());
+                return self.ended(&input);
             }
             self.take(&mut input).await?;
             self.flush().await?;
+        }
+    }
+
+    /// The peer closed the connection: between two messages, if all is well.
+    fn ended(&self, rest: &BytesMut) -> Result<(), Fault> {
+        let bytes = self.session.position() + rest.len() as u64;
+        match self.session.unfinished() {
+            Some(message) => Err(Fault::InMessage(message)),
+            None if bytes > 0 && !self.session.is_established() => Err(Fault::InHandshake(bytes)),
+            None => Ok(()),
         }
     }
 
@@ -380,7 +397,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silent_peers_are_left() {
-        with_server(Settings::default(), async |address| {
+        let settings = Settings { idle_timeout: Duration::from_secs(20), ..Settings::default() };
+        with_server(settings, async |address| {
             let mut silent = TcpStream::connect(address).await.unwrap();
             let (bytes, after) = rest(&mut silent).await;
             assert_eq!((bytes, after.as_secs()), (0, 10), "no handshake");
@@ -388,7 +406,7 @@ mod tests {
             let mut idle = TcpStream::connect(address).await.unwrap();
             idle.write_all(&[&[3][..], &[0; 2 * 1536]].concat()).await.unwrap();
             let (bytes, after) = rest(&mut idle).await;
-            assert_eq!((bytes, after.as_secs()), (3073, 30), "nothing after it");
+            assert_eq!((bytes, after.as_secs()), (3073, 20), "nothing after it");
         })
         .await;
     }

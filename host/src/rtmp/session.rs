@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Error, Event, Limits, Metadata, Output, amf0,
     amf0::Value,
+    chunk::Unfinished,
     clock::Clock,
     error::Cause,
     event::{ConnectInfo, PublishKind, PublishRequest, SkipReason, Skipped, Skips, track_id},
@@ -109,6 +110,11 @@ impl Session {
     /// What to write to the peer.
     pub fn output(&mut self) -> &mut Output {
         self.link.output()
+    }
+
+    /// The longest message that is on its way, of which the end is missing if none comes.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        self.link.unfinished()
     }
 
     /// Whether the handshake is over.

@@ -91,6 +91,12 @@ struct Client {
     unread: Range<usize>,
 }
 
+/// Whether a line is one of an HTTP request: a web page can make a browser send it here, with commands behind.
+fn is_http(command: &str) -> bool {
+    let methods = ["get", "head", "post", "put", "delete", "connect", "options", "trace", "patch"];
+    methods.contains(&command) || command.ends_with(':')
+}
+
 /// What comes from a client.
 enum Received {
     Line(Result<Line, ParseError>),
@@ -120,6 +126,10 @@ impl Client {
                 }
                 Received::Line(Err(ParseError::TooLong)) => {
                     (self.answer(Err(ParseError::TooLong)).await, true)
+                }
+                Received::Line(Ok(line)) if is_http(&line.command) => {
+                    tracing::warn!(far = %self.far, line.command, "HTTP on a command line: refused");
+                    (Reply::fail("This is no HTTP port. No command was run"), true)
                 }
                 Received::Line(line) => {
                     let reply = self.answer(line).await;

@@ -145,6 +145,19 @@ async fn bad_input_gets_an_error_and_the_connection_goes_on() {
     server.stop().await;
 }
 
+/// What a web page can make a browser send here.
+#[tokio::test]
+async fn commands_in_a_web_request_are_not_run() {
+    let server = ascii(Limits::default()).await;
+    let request = b"POST / HTTP/1.1\r\nHost: 127.0.0.1:1222\r\nContent-Type: text/plain\r\n\r\nversion\r\n";
+    for start in [&request[..], &request[17..]] {
+        let replies = exchange(server.addr, start).await;
+        assert_eq!(replies.matches("Command").count(), 1, "{replies}");
+        assert!(replies.contains("no HTTP port"), "{replies}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_command_cut_off_is_not_run() {
     let server = ascii(Limits::default()).await;

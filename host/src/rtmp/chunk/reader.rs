@@ -57,7 +57,28 @@ struct Header {
     size: usize,
 }
 
+/// A message of which not all has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    pub chunk_stream: u32,
+    pub message_type: u8,
+    /// What has come of it, and its whole length.
+    pub bytes: usize,
+    pub length: usize,
+}
+
 impl ChunkReader {
+    /// The longest message that is on its way.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        let begun = self.streams.iter().filter(|stream| !stream.partial.is_empty());
+        begun.max_by_key(|stream| stream.partial.len()).map(|stream| Unfinished {
+            chunk_stream: stream.id,
+            message_type: stream.message_type,
+            bytes: stream.partial.len(),
+            length: stream.length,
+        })
+    }
+
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,

@@ -2,6 +2,8 @@
 
 use reelwright_sdk::{End, Property, Sample, Start, Timebase, Track, TrackEnd, Writer, mock::Harness};
 
+use reelwright::{format::limits::Limits, media};
+
 use crate::support::{Clip, EPOCH_US, Host, clip};
 
 /// The same segment, written by the format's code compiled for this machine, against the kit's host.
@@ -106,4 +108,38 @@ async fn a_wrong_option_is_named() {
     let error = host.record(&version, &clip(), 10, &[("win-qt-compat", "maybe")]).await.unwrap_err();
     let error = error.to_string();
     assert!(error.contains("bad-option") && error.contains("win-qt-compat"), "{error}");
+}
+
+/// A packet of 188 bytes for six bytes of silence is no flood.
+#[tokio::test]
+async fn tiny_samples_do_not_run_into_the_output_limit() {
+    let limits = Limits { output_total: 100 << 10, ..Limits::default() };
+    let host = Host::with(limits).await;
+    let mut clip = clip();
+    clip.tracks.retain(|t| t.id == 2);
+    let silence = clip.samples.iter().find(|s| s.track == 2).unwrap().clone();
+    clip.samples = (0..3000)
+        .map(|i| {
+            let dts_ms = i * 21;
+            media::Sample { dts_ms, pts_ms: dts_ms, data: silence.data.slice(..6), ..silence.clone() }
+        })
+        .collect();
+    let version = host.formats.get("ts").unwrap();
+    let (finished, _) = host.record(&version, &clip, 64, &[]).await.unwrap();
+    assert!(finished.file.bytes > 500_000);
+}
+
+/// However many samples come at once, a format that gets payload gets 4 MiB of it.
+#[tokio::test]
+async fn large_samples_come_in_small_batches() {
+    let host = Host::new().await;
+    let mut clip = clip();
+    let data = bytes::Bytes::from([[0, 31, 0xff, 0xfc, 0x41].as_slice(), &vec![0x55; 0x1f_fffb]].concat());
+    clip.samples.truncate(64);
+    for sample in clip.samples.iter_mut().filter(|s| s.track == 1) {
+        sample.data = data.clone();
+    }
+    let version = host.formats.get("ts").unwrap();
+    let (finished, _) = host.record(&version, &clip, 64, &[]).await.unwrap();
+    assert!(finished.file.bytes > 20 << 20);
 }

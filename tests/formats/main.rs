@@ -6,4 +6,5 @@
 mod built_in;
 mod hostile;
 mod loading;
+mod recording;
 mod support;

@@ -26,7 +26,7 @@ pub fn component(name: &str) -> PathBuf {
 pub struct Host {
     pub dir: TempDir,
     pub formats: Formats,
-    disk: Disk,
+    pub disk: Disk,
 }
 
 impl Host {

@@ -355,3 +355,54 @@ fn a_gap_is_reported_and_marks_what_follows() {
         .collect();
     assert_eq!(marks, [false, true, false]);
 }
+
+#[test]
+fn a_track_that_is_gone_does_not_draw_the_origin_back() {
+    let chunks = Policy { chunk_ms: Some(2000), ..policy() };
+    let mut run = Run::new(chunks, false);
+    run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"a")], true, true), 0);
+    for s in av(60_000, 2000, 0).into_iter().filter(|s| s.track == VIDEO || s.dts_ms < 3000) {
+        run.sample(s.track, s.dts_ms, s.key);
+    }
+    let segments = run.end();
+    assert_eq!(segments.len(), 30);
+    for segment in &segments {
+        let first = segment.samples.iter().map(|s| s.1).min().unwrap();
+        assert!((first - 500..=first).contains(&segment.origin_ms), "{} of {first}", segment.origin_ms);
+        let with_samples = |&(track, _): &(u32, i64)| segment.samples.iter().any(|s| s.0 == track);
+        assert!(segment.ends.iter().all(with_samples), "{:?}", segment.ends);
+    }
+}
+
+#[test]
+fn sound_alone_cuts_when_the_picture_has_gone() {
+    let chunks = Policy { chunk_ms: Some(5000), ..policy() };
+    let mut run = Run::new(chunks, false);
+    run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"a")], true, true), 0);
+    for s in av(60_000, 1000, 0).into_iter().filter(|s| s.track == AUDIO || s.dts_ms < 2000) {
+        run.sample(s.track, s.dts_ms, s.key);
+    }
+    assert!(run.end().len() > 5);
+}
+
+/// The steps at a cut are Close, Open, Sample…; the old segment fails before it is closed.
+#[test]
+fn a_segment_that_fails_at_its_end_costs_the_next_nothing() {
+    let chunks = Policy { chunk_ms: Some(1000), ..policy() };
+    let mut plan = Plan::new(chunks, false);
+    let run = Run::new(chunks, false);
+    plan.push(tracks(&[track(VIDEO, b"v")], true, false), run.now(0));
+    let mut steps = Vec::new();
+    for dts in (0..2000).step_by(40) {
+        plan.push(Item::Sample(sample(VIDEO, dts, dts % 1000 == 0)), run.now(dts));
+        if dts == 1000 {
+            assert!(matches!(plan.step(), Some(Step::Close { .. })));
+            plan.segment_failed(&[sample(VIDEO, 960, false)]);
+        }
+        steps.extend(std::iter::from_fn(|| plan.step()));
+    }
+    let lost = Gap { samples: 1, bytes: 1, from_dts_ms: 960, to_dts_ms: 960 };
+    assert!(steps.contains(&Step::Note(Note::Lost(lost))));
+    let opened = steps.iter().position(|s| matches!(s, Step::Open { number: 1, .. })).unwrap();
+    assert_eq!(steps.iter().skip(opened).filter(|s| matches!(s, Step::Sample(_))).count(), 25);
+}

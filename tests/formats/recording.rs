@@ -1,0 +1,188 @@
+//! Recordings whose segments end in other ways than they should, with samples straight from the registry.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use reelwright::{
+    media::{Kind, Sample},
+    recorder::{Config, Phase, Recording, Recordings, Settings},
+    registry::{Declared, Publisher, Registry, Source},
+};
+
+use crate::support::{Clip, Host, clip, component};
+
+struct Recorder {
+    host: Host,
+    registry: Registry,
+    recordings: Recordings,
+}
+
+impl Recorder {
+    async fn new(components: &[&str]) -> Self {
+        let host = Host::new().await;
+        for name in components {
+            fs::copy(component(name), host.dir.path().join(format!("formats/{name}.wasm"))).unwrap();
+        }
+        host.formats.refresh().await;
+        let registry = Registry::default();
+        let recordings =
+            Recordings::new(registry.clone(), host.formats.clone(), host.disk.clone(), Config::default());
+        Self { host, registry, recordings }
+    }
+
+    fn publish(&self, clip: &Clip) -> Publisher {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let source = Source {
+            app: "live".into(),
+            tc_url: String::new(),
+            page_url: String::new(),
+            swf_url: String::new(),
+            user_agent: String::new(),
+            near: addr,
+            far: addr,
+        };
+        let mut publisher = self.registry.publish("cam", source).unwrap();
+        let has = |kind| clip.tracks.iter().any(|t| t.kind == kind);
+        publisher.declare(Declared { video: has(Kind::Video), audio: has(Kind::Audio) });
+        clip.tracks.iter().for_each(|t| publisher.track(t.clone()));
+        publisher
+    }
+
+    /// Sends samples and ends the stream; returns when all files are complete.
+    async fn send(&self, clip: &Clip, samples: &[Sample]) {
+        let mut publisher = self.publish(clip);
+        while self.recordings.list().iter().any(|r| r.run().is_none()) {
+            tokio::task::yield_now().await;
+        }
+        for batch in samples.chunks(10) {
+            publisher.send(&mut batch.to_vec()).await;
+        }
+        drop(publisher);
+        // Nothing is being recorded any more.
+        while self.recordings.list().iter().any(|r| r.run().is_some()) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn media(&self, name: &str) -> PathBuf {
+        self.host.dir.path().join("media").join(name)
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut files = self.host.files();
+        files.sort();
+        files
+    }
+}
+
+fn settings(format: &str) -> Settings {
+    Settings {
+        local_stream_name: "cam".into(),
+        path_to_file: "x".into(),
+        format: format.into(),
+        overwrite: false,
+        keep_alive: true,
+        chunk_length: 0,
+        wait_for_idr: true,
+        win_qt_compat: false,
+        date_folder_structure: false,
+        preset: 0,
+        has_audio: true,
+        user: Default::default(),
+    }
+}
+
+fn phase(recording: &Recording) -> Phase {
+    recording.status().0.phase
+}
+
+/// MP4 can't hold a gap of over 24.8 hours between two audio samples (`stts`, at 48 kHz).
+#[tokio::test]
+async fn a_format_that_says_no_ends_its_file_and_the_next_begins() {
+    let recorder = Recorder::new(&[]).await;
+    let recording = recorder.recordings.add(settings("mp4")).await.unwrap();
+    let mut clip = clip();
+    clip.tracks.retain(|t| t.id == 2);
+    clip.samples.retain(|s| s.track == 2);
+    let day_later = |s: &Sample| {
+        let dts_ms = s.dts_ms + 25 * 3600 * 1000;
+        Sample { dts_ms, pts_ms: dts_ms, ..s.clone() }
+    };
+    let later: Vec<Sample> = clip.samples.iter().map(day_later).collect();
+    let all = [clip.samples.clone(), later].concat();
+    recorder.send(&clip, &all).await;
+    assert_eq!(recorder.files(), ["x.mp4", "x_0001.mp4"], "both are whole, and no spool is left");
+    assert_eq!(phase(&recording), Phase::WaitingForStream);
+    for name in ["x.mp4", "x_0001.mp4"] {
+        assert!(fs::metadata(recorder.media(name)).unwrap().len() > 10_000);
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_always_traps_fails_its_recording_and_no_other() {
+    let recorder = Recorder::new(&["trap_in_write"]).await;
+    let bad = recorder.recordings.add(settings("trap-in-write")).await.unwrap();
+    let good = recorder.recordings.add(settings("flv")).await.unwrap();
+    let mut clip = clip();
+    let again = |n: i64| {
+        let shift = move |s: &Sample| Sample {
+            dts_ms: s.dts_ms + n * 6000,
+            pts_ms: s.pts_ms + n * 6000,
+            ..s.clone()
+        };
+        clip.samples.iter().map(shift).collect::<Vec<_>>()
+    };
+    clip.samples = (0..4).flat_map(again).collect();
+    recorder.send(&clip, &clip.samples).await;
+    assert_eq!((phase(&bad), phase(&good)), (Phase::Failed, Phase::WaitingForStream));
+    let reason = bad.status().0.reason.unwrap();
+    assert!(reason.contains("3 segments in a row failed") && reason.contains("it trapped"), "{reason}");
+    let version = recorder.host.formats.get("flv").unwrap();
+    let flv = fs::read(recorder.media("x.flv")).unwrap();
+    let payload = clip.samples.iter().map(|s| s.data.len()).sum::<usize>();
+    assert!(flv.len() > payload, "{}: {} bytes of {payload}", version.label(), flv.len());
+}
+
+#[tokio::test]
+async fn overwrite_is_for_the_first_file_of_a_recording() {
+    let recorder = Recorder::new(&[]).await;
+    fs::create_dir_all(recorder.media("")).unwrap();
+    fs::write(recorder.media("x.flv"), "old").unwrap();
+    recorder.recordings.add(Settings { overwrite: true, ..settings("flv") }).await.unwrap();
+    let clip = clip();
+    recorder.send(&clip, &clip.samples).await;
+    assert_eq!(recorder.files(), ["x.flv"]);
+    let first = fs::read(recorder.media("x.flv")).unwrap();
+    assert!(first.len() > 100_000);
+    recorder.send(&clip, &clip.samples).await;
+    assert_eq!(recorder.files(), ["x.flv", "x_0001.flv"]);
+    assert!(fs::read(recorder.media("x.flv")).unwrap() == first, "what it wrote itself stays");
+}
+
+#[tokio::test]
+async fn without_keep_alive_one_stream_is_all() {
+    let recorder = Recorder::new(&[]).await;
+    recorder.recordings.add(Settings { keep_alive: false, ..settings("ts") }).await.unwrap();
+    let clip = clip();
+    recorder.send(&clip, &clip.samples).await;
+    while !recorder.recordings.list().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    recorder.send(&clip, &clip.samples).await;
+    assert_eq!(recorder.files(), ["x.ts"]);
+}
+
+/// The names of the working files, and that they go when the file is complete.
+#[tokio::test]
+async fn an_mp4_is_spooled_until_it_is_complete() {
+    let recorder = Recorder::new(&[]).await;
+    let recording = recorder.recordings.add(settings("mp4")).await.unwrap();
+    let clip = clip();
+    let mut publisher = recorder.publish(&clip);
+    publisher.send(&mut clip.samples.clone()).await;
+    while recording.run().is_none_or(|run| run.video_samples == 0) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(recorder.files(), ["x.mp4.info", "x.mp4.mdat", "x.mp4.track1", "x.mp4.track2"]);
+    recorder.recordings.remove(recording.config_id).await.unwrap();
+    assert_eq!(recorder.files(), ["x.mp4"]);
+}

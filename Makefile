@@ -24,7 +24,7 @@ demo: build ## Record the bundled clip over RTMP as FLV, TS and MP4, and show th
 	@tests/demo.sh $(TARGET)/release/reelwright
 
 run: build ## Start the server for real use
-	$(TARGET)/release/reelwright serve
+	$(TARGET)/release/reelwright serve --formats formats
 
 check: setup ## Formatting, lints, documentation
 	$(CARGO) fmt --all --check

@@ -23,3 +23,4 @@ mod join;
 mod judges;
 mod load;
 mod matrix;
+mod program;

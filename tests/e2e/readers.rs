@@ -234,7 +234,7 @@ pub(crate) fn sent(file: &Path, format: &str) -> Hashes {
 }
 
 /// Times may be rounded by 1 ms, and all moved together.
-fn assert_same_times(sent: &BTreeMap<String, Track>, found: &BTreeMap<String, Track>, what: &str) {
+pub(crate) fn assert_same_times(sent: &BTreeMap<String, Track>, found: &BTreeMap<String, Track>, what: &str) {
     assert!(sent.keys().eq(found.keys()), "{what}: tracks {:?}", found.keys());
     let starts = |tracks: &BTreeMap<String, Track>| tracks.values().map(|t| t.start).fold(f64::MAX, f64::min);
     let (sent_start, found_start) = (starts(sent), starts(found));

@@ -27,6 +27,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const MAX_CLOSING: usize = 4;
 /// Reports of one kind of trouble: so many at once, then one a second.
 const NOTES_AT_ONCE: u32 = 8;
+/// How often the log says how far a segment is.
+const PROGRESS: Duration = Duration::from_secs(300);
 /// Segments that may fail one after the other before the run is given up.
 const MAX_STRIKES: u32 = 3;
 /// A segment that got this far in run time takes the strikes back.
@@ -87,6 +89,8 @@ struct Current {
     origin_ms: i64,
     samples: u64,
     last_ms: i64,
+    /// When the log last said how far it is.
+    said: Instant,
 }
 
 impl Run {
@@ -263,7 +267,8 @@ impl Running {
             run.component = writer.version().label();
         });
         self.tracks = tracks;
-        self.segment = Some(Current { writer, origin_ms, samples: 0, last_ms: origin_ms });
+        self.segment =
+            Some(Current { writer, origin_ms, samples: 0, last_ms: origin_ms, said: Instant::now() });
         Ok(())
     }
 
@@ -282,6 +287,18 @@ impl Running {
         current.last_ms = self.batch.iter().map(|s| s.dts_ms).fold(current.last_ms, i64::max);
         if current.last_ms - current.origin_ms >= GOOD_LENGTH_MS {
             self.strikes = 0;
+        }
+        if current.said.elapsed() >= PROGRESS {
+            current.said = Instant::now();
+            tracing::info!(
+                config_id = self.run.recording.config_id,
+                stream = self.run.recording.settings.local_stream_name,
+                file = %current.writer.path().display(),
+                seconds = (current.last_ms - current.origin_ms) as f64 / 1000.0,
+                bytes = current.writer.bytes(),
+                samples = current.samples,
+                "recording goes on"
+            );
         }
         let tracks = &self.tracks;
         let is_video = |s: &Sample| tracks.iter().any(|t| t.id == s.track && t.kind == Kind::Video);

@@ -69,13 +69,4 @@ impl FormatError {
     pub fn is_refusal(&self) -> bool {
         matches!(&self.cause, Cause::Refused { code, .. } if code != "output")
     }
-
-    /// Whether the disk is to blame, not the component.
-    pub fn is_disk(&self) -> bool {
-        match &self.cause {
-            Cause::Output(_) => true,
-            Cause::Refused { code, .. } => code == "output",
-            _ => false,
-        }
-    }
 }

@@ -90,11 +90,6 @@ impl Version {
         format!("{format} {version} (sha256 {})", &self.sha256[..12])
     }
 
-    /// Whether the format has an option of that name.
-    pub fn has_option(&self, key: &str) -> bool {
-        self.manifest.options.iter().any(|o| o.key == key)
-    }
-
     /// Checks and compiles a component, and asks it what it is.
     pub(super) async fn load(
         engine: &Engine,

@@ -339,6 +339,7 @@ impl Running {
                     return;
                 }
             };
+            tracing::debug!(file = %finished.file.path.display(), properties = ?finished.properties, "summary");
             tracing::info!(
                 config_id = recording.config_id,
                 stream,

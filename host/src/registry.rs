@@ -667,6 +667,23 @@ mod tests {
         assert!(matches!(registry.publish("", source()), Err(PublishError::BadName(_))));
     }
 
+    #[test]
+    fn tracks_are_complete_when_what_was_declared_is_known() {
+        let (video, audio) = (track(1, Kind::Video), track(2, Kind::Audio));
+        let complete = |declared: Option<(bool, bool)>, known: &[&Track]| {
+            let declared = declared.map(|(video, audio)| Declared { video, audio });
+            Tracks { known: known.iter().map(|&t| t.clone()).collect(), declared }.complete()
+        };
+        assert!(complete(Some((true, true)), &[&video, &audio]));
+        assert!(!complete(Some((true, true)), &[&video]));
+        assert!(complete(Some((true, false)), &[&video]));
+        assert!(!complete(Some((false, true)), &[&video]));
+        for nothing_said in [None, Some((false, false))] {
+            assert!(!complete(nothing_said, &[]) && !complete(nothing_said, &[&video]));
+            assert!(complete(nothing_said, &[&video, &audio]));
+        }
+    }
+
     #[tokio::test]
     async fn who_joins_gets_the_current_group_from_its_key_frame_on() {
         let registry = Registry::default();

@@ -20,3 +20,4 @@ pub mod recorder;
 pub mod registry;
 pub mod rtmp;
 pub mod server;
+mod sync;

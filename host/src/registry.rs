@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -18,7 +18,10 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::media::{Kind, Sample, Track};
+use crate::{
+    media::{Kind, Sample, Track},
+    sync::lock,
+};
 
 /// Longest name of a live stream, in bytes.
 pub const MAX_NAME: usize = 255;
@@ -612,10 +615,6 @@ impl Drop for Subscription {
         // A publisher that was held back for us goes on.
         self.queue.writable.notify_one();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::{
 
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
+use crate::sync::lock;
+
 /// Longest line, in bytes.
 pub(super) const MAX_LINE: usize = 1024;
 /// Lines a second.
@@ -42,7 +44,7 @@ impl GuestLog {
 
     /// Logs a line; levels as in `host.log`.
     pub(super) fn line(&self, level: u8, message: &str) {
-        let mut inner = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut inner = lock(&self.0);
         let message = cut(message, MAX_LINE);
         if level == 0 {
             inner.last_error = Some(message.to_owned());
@@ -68,7 +70,7 @@ impl GuestLog {
 
     /// The last error line, if there was one.
     pub(super) fn last_error(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last_error.clone()
+        lock(&self.0).last_error.clone()
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::path::Folder;
+use crate::sync::lock;
 
 type Key = ((u64, u64), String);
 
@@ -24,16 +25,12 @@ impl Claims {
     /// Claims a file name in a folder; `None` if a segment has it.
     pub fn claim(&self, folder: &Folder, name: &str) -> Option<Claim> {
         let key = (folder.id, name.to_owned());
-        self.lock().insert(key.clone()).then(|| Claim { key, claims: self.clone() })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.0).insert(key.clone()).then(|| Claim { key, claims: self.clone() })
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().remove(&self.key);
+        lock(&self.claims.0).remove(&self.key);
     }
 }

@@ -26,6 +26,7 @@ use super::{
     path::{Folder, PathError, describe},
     volume::Volume,
 };
+use crate::sync::lock;
 
 /// Buffers in one `pwritev`; the kernel takes 1,024.
 const MAX_SLICES: usize = 1024;
@@ -586,10 +587,6 @@ fn write_all(file: &impl AsFd, pieces: &[Bytes], mut at: u64) -> Result<(), Errn
 
 fn errno(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

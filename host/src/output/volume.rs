@@ -8,6 +8,8 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::sync::lock;
+
 /// Bytes that may wait for one volume, over all its recordings; who writes more waits.
 const MAX_QUEUED: usize = 64 << 20;
 /// Slow jobs at once on one volume.
@@ -22,7 +24,7 @@ pub struct Volumes(Arc<Mutex<HashMap<u64, Volume>>>);
 impl Volumes {
     /// The volume with a device number, with its thread running.
     pub fn get(&self, device: u64) -> std::io::Result<Volume> {
-        let mut volumes = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut volumes = lock(&self.0);
         if let Some(volume) = volumes.get(&device) {
             return Ok(volume.clone());
         }

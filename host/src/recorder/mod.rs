@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -24,6 +24,7 @@ use crate::{
     format::Formats,
     output::{Disk, PathError},
     registry::{LiveStream, Registry, Subscription},
+    sync::lock,
 };
 
 /// What `record` asked for, with defaults filled in.
@@ -456,8 +457,4 @@ async fn stop(runs: Vec<RunHandle>) {
     for run in runs {
         run.done.cancelled().await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

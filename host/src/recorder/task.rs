@@ -95,7 +95,7 @@ struct Current {
 
 impl Run {
     /// Records until the stream ends or the run is stopped. Files are complete when it returns.
-    pub(super) async fn record(self, mut subscription: Subscription) -> Result<(), RunError> {
+    pub(super) async fn record(self, subscription: Subscription) -> Result<(), RunError> {
         let settings = &self.recording.settings;
         let (roots, path) = (self.disk.roots.clone(), settings.path_to_file.clone());
         let target = blocking(move || roots.resolve(&path)).await.map_err(RecordError::Path)?;
@@ -127,37 +127,40 @@ impl Run {
             carry: None,
             strikes: 0,
         };
-        let mut items = Vec::new();
-        let reason = loop {
-            let more = tokio::select! {
-                more = subscription.recv(limits, &mut items) => more,
-                () = stop.cancelled() => {
-                    // What has come is recorded.
-                    subscription.drain(&mut items);
-                    if let Err(error) = running.take(&mut items).await {
-                        running.closed().await;
-                        return Err(error);
-                    }
-                    break "stopped";
-                }
-            };
-            if let Err(error) = running.take(&mut items).await {
-                running.closed().await;
-                return Err(error);
-            }
-            if !more {
-                break "stream-ended";
-            }
-        };
-        drop(subscription);
-        running.plan.end(reason, now());
-        let result = running.steps().await;
+        let result = running.drive(subscription, limits, &stop).await;
         running.closed().await;
         result
     }
 }
 
 impl Running {
+    /// Takes all that comes, until the stream ends or the run is stopped.
+    async fn drive(
+        &mut self,
+        mut subscription: Subscription,
+        limits: BatchLimits,
+        stop: &CancellationToken,
+    ) -> Result<(), RunError> {
+        let mut items = Vec::new();
+        let reason = loop {
+            let end = tokio::select! {
+                more = subscription.recv(limits, &mut items) => (!more).then_some("stream-ended"),
+                () = stop.cancelled() => {
+                    // What has come is recorded.
+                    subscription.drain(&mut items);
+                    Some("stopped")
+                }
+            };
+            self.take(&mut items).await?;
+            if let Some(reason) = end {
+                break reason;
+            }
+        };
+        drop(subscription);
+        self.plan.end(reason, now());
+        self.steps().await
+    }
+
     async fn take(&mut self, items: &mut Vec<crate::registry::Item>) -> Result<(), RunError> {
         for item in items.drain(..) {
             self.plan.push(item, now());
@@ -208,9 +211,12 @@ impl Running {
             }
             Step::Close { reason, ends } => {
                 // A segment that can't be finished does not keep the next from beginning.
-                if let Err(error) = self.close(reason, ends).await {
-                    self.strikes += 1;
-                    self.report_failure(&error.into(), None);
+                match self.close(reason, ends).await {
+                    Ok(()) => self.strikes = 0,
+                    Err(error) => {
+                        self.strikes += 1;
+                        self.report_failure(&error.into(), None);
+                    }
                 }
             }
             Step::Note(note) => self.note(note),
@@ -324,7 +330,6 @@ impl Running {
         let begun = Instant::now();
         let closing = writer.finish(End { reason, tracks: ends }).await?;
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
-        self.strikes = 0;
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
         while self.closing.len() >= MAX_CLOSING {
@@ -361,7 +366,6 @@ impl Running {
     async fn failed(&mut self, error: SegmentError) -> Result<(), RunError> {
         let unwritten = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        let strikes = self.strikes;
         if matches!(&error, SegmentError::Format(e) if e.is_refusal()) && self.segment.is_some() {
             // The format said no, and can still end what it has.
             self.report_failure(&error, None);
@@ -376,7 +380,6 @@ impl Running {
             };
             self.report_failure(&error, kept);
         }
-        self.strikes = strikes;
         self.plan.segment_failed(&unwritten);
         self.strikes += 1;
         if self.strikes < MAX_STRIKES {

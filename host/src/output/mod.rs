@@ -16,6 +16,7 @@ pub mod headroom;
 pub mod journal;
 pub mod path;
 pub mod segment;
+pub mod storage;
 pub mod volume;
 
 pub use path::{PathError, Roots, Target};

@@ -41,7 +41,7 @@ impl Host {
         // Compiled once for all tests of a run.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("formats");
         let engine = Engine::new().unwrap();
-        let formats = Formats::open(engine, &cache, Some(folder), limits).await.unwrap();
+        let formats = Formats::open(engine, Some(&cache), Some(folder), limits).await.unwrap();
         let disk = Disk::new(Roots::open(&dir.path().join("media"), &[]).unwrap(), None);
         Self { dir, formats, disk }
     }

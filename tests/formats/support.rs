@@ -130,6 +130,7 @@ pub fn begin(clip: &Clip, options: &[(&str, &str)]) -> Begin {
         epoch_us: EPOCH_US,
         origin_ms: 0,
         head_room: 4096,
+        manifest: false,
         config_id: 1,
         stream: "cam".into(),
         tracks: clip.tracks.clone(),

@@ -18,7 +18,7 @@ use crate::{
     control::{self, server},
     format::{Engine, Formats, limits::Limits},
     output::{Disk, Roots},
-    recorder::{self, Recordings},
+    recorder::Recordings,
     registry::Registry,
     rtmp,
 };
@@ -37,6 +37,7 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
+    let recorder = config.recorder();
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
     fs::create_dir_all(&data).with_context(|| format!("the data folder {}", data.display()))?;
@@ -47,9 +48,9 @@ pub async fn serve(
         .await
         .context("loading the embedded formats")?;
 
-    let registry = Registry::default();
+    let registry = Registry::new(recorder.reconnect_window);
     let disk = Disk::new(roots);
-    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, recorder::Config::default());
+    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, recorder);
     let context = Arc::new(control::Context::new(registry.clone(), recordings.clone(), stop.clone()));
 
     let mut addresses = Addresses::new();

@@ -19,7 +19,7 @@ use crate::{
     events::Events,
     format::{Engine, Formats, limits::Limits},
     output::{Disk, Roots},
-    recorder::{self, Recordings},
+    recorder::Recordings,
     registry::Registry,
     repair::Repairs,
     rtmp,
@@ -42,6 +42,7 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
+    let recorder = config.recorder();
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
     fs::create_dir_all(&data).with_context(|| format!("the data folder {}", data.display()))?;
@@ -52,7 +53,7 @@ pub async fn serve(
         .await
         .context("loading the embedded formats")?;
 
-    let registry = Registry::default();
+    let registry = Registry::new(recorder.reconnect_window);
     let events = match &config.event_log {
         Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
         None => Events::default(),
@@ -60,13 +61,7 @@ pub async fn serve(
     let sync_interval = config.sync_interval.unwrap_or(2000);
     let disk = Disk::new(roots, (sync_interval > 0).then(|| Duration::from_millis(sync_interval)));
     let repairs = Repairs::new(disk.clone(), formats.clone(), events);
-    let recordings = Recordings::new(
-        registry.clone(),
-        formats.clone(),
-        disk,
-        repairs.clone(),
-        recorder::Config::default(),
-    );
+    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, repairs.clone(), recorder);
     let context =
         Arc::new(control::Context::new(registry.clone(), recordings.clone(), repairs.clone(), stop.clone()));
 

@@ -3,6 +3,7 @@
 //! [`Recordings`] keeps the orders. When a stream starts, each recording that names it gets a run (`task`),
 //! which asks a [`plan`] where segments start and end, and drives a writer for each.
 
+mod handover;
 pub mod manifest;
 pub mod naming;
 pub mod plan;
@@ -19,6 +20,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use handover::Handover;
+use timeline::Timestamps;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -61,6 +64,12 @@ pub struct Config {
     pub flush_interval: Duration,
     /// How long a start waits for tracks that were declared.
     pub track_timeout: Duration,
+    /// What becomes of leaps of a publisher's clock.
+    pub timestamps: Timestamps,
+    /// Shorter segments are cut by new codec configurations and leaps of the clock only some times in a row.
+    pub min_segment: Duration,
+    /// How long a keep-alive recording's run waits for its stream to come back; 0: not at all.
+    pub reconnect_window: Duration,
 }
 
 impl Default for Config {
@@ -69,6 +78,9 @@ impl Default for Config {
             queue_bytes: 64 << 20,
             flush_interval: Duration::from_millis(250),
             track_timeout: Duration::from_secs(2),
+            timestamps: Timestamps::Repair,
+            min_segment: Duration::from_secs(1),
+            reconnect_window: Duration::from_secs(10),
         }
     }
 }
@@ -190,6 +202,23 @@ impl Recording {
         lock(&self.state).run.clone()
     }
 
+    /// The stream of a run has ended, and the run waits for it to come back. Returns what it did so far.
+    fn away(&self, stream_id: u64) -> Option<RunInfo> {
+        let run = lock(&self.state).run.take_if(|run| run.stream_id == stream_id);
+        if run.is_some() {
+            self.set_status(Status::new(Phase::Disconnected, 0, None));
+            self.set_status(Status::new(Phase::WaitingForStream, 0, None));
+        }
+        run
+    }
+
+    /// It is back.
+    fn back(&self, run: RunInfo) {
+        let stream_id = run.stream_id;
+        lock(&self.state).run = Some(run);
+        self.set_status(Status::new(Phase::Streaming, stream_id, None));
+    }
+
     fn set_status(&self, status: Status) {
         let mut state = lock(&self.state);
         state.previous = Some(std::mem::replace(&mut state.current, status));
@@ -228,7 +257,9 @@ struct Order {
 
 #[derive(Clone, Debug)]
 struct RunHandle {
+    /// Of the stream that it got last.
     in_stream_id: u64,
+    handover: Arc<Handover>,
     stop: CancellationToken,
     done: CancellationToken,
 }
@@ -384,20 +415,34 @@ impl Recordings {
         if running || (!order.recording.settings.keep_alive && !order.runs.is_empty()) {
             return;
         }
+        let mut subscription = stream.subscribe(self.0.config.queue_bytes);
+        // A run whose stream is back in time goes on.
+        if let Some(run) = order.runs.last_mut().filter(|run| !run.stop.is_cancelled()) {
+            subscription = match run.handover.offer(subscription) {
+                Ok(()) => return run.in_stream_id = stream.id,
+                Err(subscription) => subscription,
+            };
+        }
+        self.begin(order, subscription);
+    }
+
+    /// Starts a run.
+    fn begin(&self, order: &mut Order, subscription: Subscription) {
         let handle = RunHandle {
-            in_stream_id: stream.id,
+            in_stream_id: subscription.stream().id,
+            handover: Arc::default(),
             stop: CancellationToken::new(),
             done: CancellationToken::new(),
         };
+        if self.0.config.reconnect_window.is_zero() {
+            handle.handover.close();
+        }
         order.runs.push(handle.clone());
-        let recording = order.recording.clone();
-        let subscription = stream.subscribe(self.0.config.queue_bytes);
-        drop(orders);
-        self.0.runs.spawn(self.clone().run(recording, subscription, handle));
+        self.0.runs.spawn(self.clone().run(order.recording.clone(), subscription, handle));
     }
 
     async fn run(self, recording: Arc<Recording>, subscription: Subscription, handle: RunHandle) {
-        let done = handle.done.drop_guard();
+        let done = handle.done.clone().drop_guard();
         let stream_id = self.0.registry.next_id();
         lock(&recording.state).run = Some(RunInfo {
             stream_id,
@@ -420,7 +465,8 @@ impl Recordings {
             disk: self.0.disk.clone(),
             repairs: self.0.repairs.clone(),
             config: self.0.config,
-            stop: handle.stop,
+            stop: handle.stop.clone(),
+            handover: handle.handover.clone(),
         };
         // In a task of its own, so that a fault of ours ends this run with a message and nothing else.
         let result = match tokio::spawn(run.record(subscription)).await {
@@ -455,7 +501,15 @@ impl Recordings {
         if !recording.settings.keep_alive {
             lock(&self.0.orders).remove(&recording.config_id);
         }
+        // A run that failed may leave a stream behind that came meanwhile.
+        let left = handle.handover.close();
         drop(done);
+        if !left.is_empty()
+            && !handle.stop.is_cancelled()
+            && let Some(order) = lock(&self.0.orders).get_mut(&recording.config_id)
+        {
+            left.into_iter().for_each(|subscription| self.begin(order, subscription));
+        }
     }
 }
 

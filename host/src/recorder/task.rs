@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, RecordError, Recording,
+    handover::Handover,
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
-    plan::{Note, Now, Plan, Policy, Step},
+    plan::{GapReason, GapRecord, Note, Now, Plan, Policy, Step},
 };
 use crate::{
     format::{Begin, End, Failed, FormatError, Formats, HEAD_ALIGN, Writer},
@@ -65,6 +66,7 @@ pub(super) struct Run {
     pub(super) repairs: Repairs,
     pub(super) config: Config,
     pub(super) stop: CancellationToken,
+    pub(super) handover: Arc<Handover>,
 }
 
 /// A run that goes on.
@@ -113,6 +115,8 @@ impl Run {
             wait_for_key: settings.wait_for_idr,
             audio: settings.has_audio,
             track_timeout: self.config.track_timeout,
+            timestamps: self.config.timestamps,
+            min_segment: self.config.min_segment,
         };
         let plan = Plan::new(policy, subscription.joined());
         let limits = BatchLimits {
@@ -144,8 +148,46 @@ impl Run {
 }
 
 impl Running {
-    /// Takes all that comes, until the stream ends or the run is stopped.
+    /// Records stream after stream, as long as the next comes in time.
     async fn drive(
+        &mut self,
+        mut subscription: Subscription,
+        limits: BatchLimits,
+        stop: &CancellationToken,
+    ) -> Result<(), RunError> {
+        loop {
+            self.stream(subscription, limits, stop).await?;
+            let Some(next) = self.next_stream(stop).await else { return Ok(()) };
+            self.plan.resume(next.joined());
+            subscription = next;
+        }
+    }
+
+    /// Waits for the stream to come back; the files are complete meanwhile.
+    async fn next_stream(&mut self, stop: &CancellationToken) -> Option<Subscription> {
+        let Run { recording, stream_id, handover, config, .. } = &self.run;
+        if !recording.settings.keep_alive || config.reconnect_window.is_zero() || stop.is_cancelled() {
+            return None;
+        }
+        let run = recording.away(*stream_id);
+        let next = tokio::select! {
+            next = handover.next(config.reconnect_window) => next?,
+            () = stop.cancelled() => return None,
+        };
+        let in_stream_id = next.stream().id;
+        tracing::info!(
+            config_id = recording.config_id,
+            stream = recording.settings.local_stream_name,
+            "the stream is back; the recording goes on"
+        );
+        if let Some(run) = run {
+            recording.back(super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run });
+        }
+        Some(next)
+    }
+
+    /// Takes all that comes, until the stream ends or the run is stopped.
+    async fn stream(
         &mut self,
         mut subscription: Subscription,
         limits: BatchLimits,
@@ -216,7 +258,7 @@ impl Running {
                     if taken {
                         self.tracks = tracks;
                     }
-                    self.plan.tracks_taken(taken, now());
+                    self.plan.tracks_taken(taken);
                 }
             }
             Step::Close { reason, ends } => {
@@ -462,7 +504,11 @@ impl Running {
     }
 
     fn note(&mut self, note: Note) {
-        if let Note::Gap(gap) | Note::Lost(gap) = note {
+        let gap = note.gap();
+        if let Some(GapRecord { reason, from_ms, to_ms, samples, bytes }) = gap {
+            self.gaps.add(manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes });
+        }
+        if let Some(gap) = gap.filter(|gap| gap.reason != GapReason::BeforeKeyFrame) {
             self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += gap.samples);
         }
         if !self.notes.allows() {
@@ -470,41 +516,8 @@ impl Running {
         }
         let config_id = self.run.recording.config_id;
         let stream = &self.run.recording.settings.local_stream_name;
-        match note {
-            Note::Gap(gap) => {
-                let ms = gap.to_dts_ms - gap.from_dts_ms;
-                tracing::warn!(
-                    config_id,
-                    stream,
-                    samples = gap.samples,
-                    bytes = gap.bytes,
-                    ms,
-                    "gap: the recording was too slow for the stream"
-                );
-            }
-            Note::Lost(gap) => {
-                tracing::warn!(
-                    config_id,
-                    stream,
-                    samples = gap.samples,
-                    bytes = gap.bytes,
-                    from_ms = gap.from_dts_ms,
-                    to_ms = gap.to_dts_ms,
-                    "gap: lost with the failed segment"
-                );
-            }
-            Note::Skipped { samples } => {
-                tracing::info!(config_id, stream, samples, "left out up to the next key frame");
-            }
-            Note::ClockStep { back_ms } => {
-                tracing::warn!(
-                    config_id,
-                    stream,
-                    back_ms,
-                    "the publisher's clock stepped back; time goes on"
-                );
-            }
-            Note::NoKeyFrame { waited_ms } => {
+        match (note, gap) {
+            (Note::NoKeyFrame { waited_ms }, _) => {
                 tracing::warn!(
                     config_id,
                     stream,
@@ -512,6 +525,36 @@ impl Running {
                     "no key frame came; a segment starts without one"
                 );
             }
+            (Note::ClockWrap { track, by_ms }, _) => {
+                tracing::info!(config_id, stream, track, by_ms, "the publisher's clock wrapped; undone");
+            }
+            (Note::Aligned { track, apart_ms }, _) => {
+                tracing::warn!(
+                    config_id,
+                    stream,
+                    track,
+                    apart_ms,
+                    "the tracks' clocks are far apart; put side by side as they came"
+                );
+            }
+            (_, Some(GapRecord { reason, from_ms, to_ms, samples, bytes })) => {
+                let reason = reason.as_str();
+                let what = match note {
+                    Note::Gap(_) => "the recording was too slow for the stream".into(),
+                    Note::Lost(_) => "lost with the failed segment".into(),
+                    Note::Skipped(_) => "left out up to the next key frame".into(),
+                    Note::Flapping(_) => "left out, as codec configurations change too fast".into(),
+                    Note::Paused { track: Some(track), .. } => format!("track {track} was silent"),
+                    Note::Paused { .. } => "the stream paused".into(),
+                    Note::ClockStep { track, step_ms, .. } => {
+                        format!("the publisher's clock leapt by {step_ms} ms (track {track})")
+                    }
+                    _ => "the stream was away".to_owned(),
+                };
+                let ms = to_ms - from_ms;
+                tracing::warn!(config_id, stream, reason, samples, bytes, from_ms, to_ms, ms, "gap: {what}");
+            }
+            _ => {}
         }
     }
 }

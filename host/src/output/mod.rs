@@ -12,6 +12,7 @@
 //! 5. No disk work happens on a thread that moves samples ([`volume`]).
 
 pub mod claim;
+pub mod guard;
 pub mod headroom;
 pub mod journal;
 pub mod path;

@@ -13,6 +13,7 @@
 
 pub mod claim;
 mod durable;
+pub mod guard;
 pub mod headroom;
 pub mod journal;
 pub mod orphan;

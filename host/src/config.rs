@@ -36,6 +36,13 @@ pub struct Config {
     /// Folder of the server's own files; made if it is missing [default: ./data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Milliseconds between sync points: what a power cut can cost; 0: files are synced when they are closed
+    /// [default: 2000]
+    #[arg(long, value_name = "MS")]
+    pub sync_interval: Option<u64>,
+    /// File that events are appended to, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub event_log: Option<PathBuf>,
     /// Folder with components (*.wasm) that replace or add formats; watched
     #[arg(long, value_name = "DIR")]
     pub formats: Option<PathBuf>,
@@ -57,6 +64,8 @@ impl Config {
             media_root: self.media_root.or(other.media_root),
             allow_path: if self.allow_path.is_empty() { other.allow_path } else { self.allow_path },
             data_dir: self.data_dir.or(other.data_dir),
+            sync_interval: self.sync_interval.or(other.sync_interval),
+            event_log: self.event_log.or(other.event_log),
             formats: self.formats.or(other.formats),
         }
     }

@@ -12,12 +12,14 @@
 
 pub mod config;
 pub mod control;
+pub mod events;
 pub mod format;
 pub mod media;
 pub mod output;
 pub mod publish;
 pub mod recorder;
 pub mod registry;
+pub mod repair;
 pub mod rtmp;
 pub mod server;
 mod sync;

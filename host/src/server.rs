@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     control::{self, server},
+    events::Events,
     format::{Engine, Formats, limits::Limits},
     output::{Disk, Roots},
     recorder::{self, Recordings},
     registry::Registry,
+    repair::Repairs,
     rtmp,
 };
 
@@ -27,6 +29,9 @@ use crate::{
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// And before that, for publishers to be gone.
 const PUBLISHERS_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long `ready` waits for repairs.
+const REPAIRS_BEFORE_READY: Duration = Duration::from_secs(10);
 
 /// Where the server listens, as in `addresses.json`.
 pub type Addresses = BTreeMap<&'static str, SocketAddr>;
@@ -48,9 +53,22 @@ pub async fn serve(
         .context("loading the embedded formats")?;
 
     let registry = Registry::default();
-    let disk = Disk::new(roots);
-    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, recorder::Config::default());
-    let context = Arc::new(control::Context::new(registry.clone(), recordings.clone(), stop.clone()));
+    let events = match &config.event_log {
+        Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
+        None => Events::default(),
+    };
+    let sync_interval = config.sync_interval.unwrap_or(2000);
+    let disk = Disk::new(roots, (sync_interval > 0).then(|| Duration::from_millis(sync_interval)));
+    let repairs = Repairs::new(disk.clone(), formats.clone(), events);
+    let recordings = Recordings::new(
+        registry.clone(),
+        formats.clone(),
+        disk,
+        repairs.clone(),
+        recorder::Config::default(),
+    );
+    let context =
+        Arc::new(control::Context::new(registry.clone(), recordings.clone(), repairs.clone(), stop.clone()));
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {
@@ -80,6 +98,12 @@ pub async fn serve(
         tokio::spawn(server::serve_json(json, context.clone(), no_clients.clone())),
         tokio::spawn(server::serve_http(http, context, no_clients.clone())),
     ];
+    // Publishers are served already, and names of orphans are taken; who waits for us may as well find their
+    // files whole.
+    let mut repairing = tokio::spawn(async move { repairs.everywhere().await });
+    if tokio::time::timeout(REPAIRS_BEFORE_READY, &mut repairing).await.is_err() {
+        tracing::warn!("repairs go on");
+    }
     write_addresses(&data, &addresses).context("addresses.json")?;
     ready(&addresses);
     stop.cancelled().await;

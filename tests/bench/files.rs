@@ -14,7 +14,7 @@ pub(crate) struct Media {
 impl Media {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let dir = scratch()?;
-        let disk = Disk::new(Roots::open(dir.path(), &[])?);
+        let disk = Disk::new(Roots::open(dir.path(), &[])?, None);
         let folder = disk.roots.resolve("x")?.folder;
         Ok(Self { dir, disk, folder })
     }

@@ -53,6 +53,8 @@ pub(crate) fn begin() -> Begin {
         epoch_us: 1_704_067_200_000_000,
         origin_ms: 0,
         head_room: HEAD_ROOM,
+        config_id: 0,
+        stream: String::new(),
         tracks: stream::tracks(),
         options: Vec::new(),
         carry: Vec::new(),

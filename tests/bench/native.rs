@@ -220,17 +220,12 @@ fn start(begin: &Begin) -> sdk::Start {
 /// What a journal begins with; nobody reads this one.
 fn journal_start(begin: &Begin, segment: &Segment) -> journal::Start {
     journal::Start {
-        format: String::new(),
-        version: String::new(),
-        sha256: String::new(),
         file: segment.name().to_owned(),
         segment: begin.segment,
         epoch_us: begin.epoch_us,
         origin_ms: begin.origin_ms,
         head_room: begin.head_room,
         head_align: HEAD_ALIGN,
-        tracks: Vec::new(),
-        options: Vec::new(),
-        carry: Vec::new(),
+        ..journal::Start::default()
     }
 }

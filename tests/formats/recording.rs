@@ -3,9 +3,11 @@
 use std::{fs, net::SocketAddr, path::PathBuf};
 
 use reelwright::{
+    events::Events,
     media::{Kind, Sample},
     recorder::{Config, Phase, Recording, Recordings, Settings},
     registry::{Declared, Publisher, Registry, Source},
+    repair::Repairs,
 };
 
 use crate::support::{Clip, Host, clip, component};
@@ -24,8 +26,9 @@ impl Recorder {
         }
         host.formats.refresh().await;
         let registry = Registry::default();
-        let recordings =
-            Recordings::new(registry.clone(), host.formats.clone(), host.disk.clone(), Config::default());
+        let (formats, disk) = (host.formats.clone(), host.disk.clone());
+        let repairs = Repairs::new(disk.clone(), formats.clone(), Events::default());
+        let recordings = Recordings::new(registry.clone(), formats, disk, repairs, Config::default());
         Self { host, registry, recordings }
     }
 

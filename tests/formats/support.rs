@@ -42,7 +42,7 @@ impl Host {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("formats");
         let engine = Engine::new().unwrap();
         let formats = Formats::open(engine, &cache, Some(folder), limits).await.unwrap();
-        let disk = Disk::new(Roots::open(&dir.path().join("media"), &[]).unwrap());
+        let disk = Disk::new(Roots::open(&dir.path().join("media"), &[]).unwrap(), None);
         Self { dir, formats, disk }
     }
 
@@ -71,7 +71,8 @@ impl Host {
         for samples in clip.samples.chunks(batch) {
             writer.write(samples).await?;
         }
-        let finished = writer.finish(clip.end()).await?.complete().await?;
+        let closing = writer.finish(clip.end()).await.map_err(|failed| failed.error)?;
+        let finished = closing.complete().await.map_err(|failed| failed.error)?;
         let bytes = std::fs::read(&finished.file.path).unwrap();
         std::fs::remove_file(&finished.file.path).unwrap();
         assert!(self.files().is_empty(), "nothing else is left: {:?}", self.files());
@@ -86,15 +87,15 @@ impl Host {
             Ok(writer) => writer,
             Err(error) => return (error, None),
         };
+        let path = writer.path();
         for samples in clip.samples.chunks(10) {
             if let Err(error) = writer.write(samples).await {
-                let kept = writer.abandon().await;
-                return (error, kept.map(|kept| std::fs::read(kept.path).unwrap()));
+                drop(writer.abandon().await);
+                return (error, std::fs::read(path).ok());
             }
         }
-        let path = writer.path();
-        let error = writer.finish(clip.end()).await.expect_err("it fails at the latest in finish");
-        (error, std::fs::read(path).ok())
+        let failed = writer.finish(clip.end()).await.expect_err("it fails at the latest in finish");
+        (failed.error, std::fs::read(path).ok())
     }
 
     /// Names in the media folder.
@@ -129,6 +130,8 @@ pub fn begin(clip: &Clip, options: &[(&str, &str)]) -> Begin {
         epoch_us: EPOCH_US,
         origin_ms: 0,
         head_room: 4096,
+        config_id: 1,
+        stream: "cam".into(),
         tracks: clip.tracks.clone(),
         options: options.iter().map(|&(key, value)| (key.into(), value.into())).collect(),
         carry: vec![],

@@ -21,7 +21,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{recorder::Recordings, registry::Registry};
+use crate::{recorder::Recordings, registry::Registry, repair::Repairs};
 use parse::{Line, ParseError, Value};
 use reply::Reply;
 
@@ -30,6 +30,7 @@ use reply::Reply;
 pub struct Context {
     pub registry: Registry,
     pub recordings: Recordings,
+    pub repairs: Repairs,
     pub version: Version,
     pub limits: Limits,
     /// Stops the server when a command cancels it.
@@ -38,8 +39,14 @@ pub struct Context {
 
 impl Context {
     /// A context with the usual limits.
-    pub fn new(registry: Registry, recordings: Recordings, shutdown: CancellationToken) -> Self {
-        Self { registry, recordings, version: Version::default(), limits: Limits::default(), shutdown }
+    pub fn new(
+        registry: Registry,
+        recordings: Recordings,
+        repairs: Repairs,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let (version, limits) = (Version::default(), Limits::default());
+        Self { registry, recordings, repairs, version, limits, shutdown }
     }
 }
 

@@ -81,6 +81,23 @@ impl Formats {
         self.read_active().get(name).cloned()
     }
 
+    /// The components that may know how to finish a segment, best first: the one that wrote it, the one that
+    /// writes its format now, the embedded one.
+    pub fn for_repair(&self, format: &str, sha256: &str) -> Vec<Arc<Version>> {
+        let active = self.list();
+        let all = || self.0.embedded.iter().chain(&active);
+        let writer = all().filter(|v| v.sha256 == sha256);
+        let current = active.iter().filter(|v| v.manifest.format == format);
+        let embedded = self.0.embedded.iter().filter(|v| v.manifest.format == format);
+        let mut found: Vec<Arc<Version>> = Vec::new();
+        for version in writer.chain(current).chain(embedded) {
+            if found.iter().all(|v| v.sha256 != version.sha256) {
+                found.push(version.clone());
+            }
+        }
+        found
+    }
+
     /// All components in use, by format.
     pub fn list(&self) -> Vec<Arc<Version>> {
         self.read_active().values().cloned().collect()

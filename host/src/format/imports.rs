@@ -59,12 +59,15 @@ pub(super) struct Session {
     pub(super) appended_in_call: u64,
     pub(super) appended: u64,
     heads: Vec<OutputId>,
+    /// Whether outputs of an earlier instance may be opened.
+    recovers: bool,
 }
 
 impl Session {
-    pub(super) fn new(segment: Segment, start: journal::Start) -> Self {
+    pub(super) fn new(segment: Segment, start: journal::Start, recovers: bool) -> Self {
         Self {
             segment,
+            recovers,
             start,
             held: Held::default(),
             given: 0,
@@ -175,7 +178,7 @@ impl host::Host for State {
             let name = cut(&name, 80);
             return Ok(Err(bad_call(format!("{name:?} can't be the name of a {} output", role.as_str()))));
         }
-        if session.segment.has(&name) {
+        if session.segment.find(&name).is_some() {
             return Ok(Err(bad_call(format!("there is an output {name:?} already"))));
         }
         if role == Role::Main && session.segment.has_main() {
@@ -189,8 +192,14 @@ impl host::Host for State {
     }
 
     async fn reopen(&mut self, name: String) -> Answer<Resource<Output>> {
-        self.session()?;
-        Ok(Err(bad_call(format!("reopen {:?} outside of recover", cut(&name, 80)))))
+        let session = self.session()?;
+        if !session.recovers {
+            return Ok(Err(bad_call(format!("reopen {:?} outside of recover", cut(&name, 80)))));
+        }
+        match session.segment.find(&name) {
+            Some(id) => Ok(Ok(self.table.push(Output { id, closed: false })?)),
+            None => Ok(Err(bad_call(format!("there is no output {:?}", cut(&name, 80))))),
+        }
     }
 
     async fn replace(&mut self, _name: String, _bytes: Vec<u8>) -> Answer<()> {
@@ -270,7 +279,7 @@ impl host::HostOutput for State {
         }
         let rounded = min.next_multiple_of(u64::from(session.start.head_align));
         let head = rounded.max(session.start.head_room);
-        check!(session.segment.grow_head(id, head).await);
+        check!(session.segment.resize_head(id, head).await);
         session.heads.push(id);
         Ok(Ok(head))
     }

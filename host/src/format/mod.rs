@@ -20,7 +20,7 @@ mod writer;
 pub use catalog::Formats;
 pub use engine::Engine;
 pub use version::{LoadError, Manifest, OptionSpec, Version};
-pub use writer::{Begin, Closing, End, Finished, HEAD_ALIGN, Writer};
+pub use writer::{Begin, Closing, End, Failed, Finished, HEAD_ALIGN, Writer, recover};
 
 /// Bindings to `wit/0.1.0`.
 pub(crate) mod bindings {
@@ -30,6 +30,20 @@ pub(crate) mod bindings {
         imports: { default: async | trappable },
         exports: { default: async },
         with: { "reelwright:writer/host.output": super::imports::Output },
+    });
+}
+
+/// Bindings to the optional part of it.
+pub(crate) mod recovery_bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit/0.1.0",
+        world: "plugin-with-recovery",
+        imports: { default: async | trappable },
+        exports: { default: async },
+        with: {
+            "reelwright:writer/types": super::bindings::reelwright::writer::types,
+            "reelwright:writer/host": super::bindings::reelwright::writer::host,
+        },
     });
 }
 
@@ -60,11 +74,21 @@ pub enum Cause {
     Contract(String),
     #[error("it can't be instantiated: {0}")]
     Instantiate(String),
+    #[error("it has no `recover`")]
+    NoRecovery,
     #[error(transparent)]
     Output(#[from] OutputError),
 }
 
 impl FormatError {
+    /// The disk's error, if that is what failed.
+    pub fn disk_error(&self) -> Option<&OutputError> {
+        match &self.cause {
+            Cause::Output(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether the component said no itself, and so can still end its segment.
     pub fn is_refusal(&self) -> bool {
         matches!(&self.cause, Cause::Refused { code, .. } if code != "output")

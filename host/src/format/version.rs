@@ -11,6 +11,7 @@ use super::{
     guest_log::cut,
     imports::State,
     limits::Limits,
+    recovery_bindings::PluginWithRecoveryPre,
     writer::{self, Time},
 };
 
@@ -18,6 +19,8 @@ use super::{
 pub(super) const MAX_COMPONENT: u64 = 64 << 20;
 /// What a format must export.
 const WRITER: &str = "reelwright:writer/writer@0.1";
+/// What it may export as well.
+const RECOVERY: &str = "reelwright:writer/recovery@0.1";
 /// What the host provides for `needs`.
 const NEEDS: [&str; 4] = ["payload", "patch", "read-back", "head-room"];
 
@@ -73,6 +76,8 @@ pub struct Version {
     pub file: Option<PathBuf>,
     pub(super) engine: Engine,
     pub(super) pre: bindings::PluginPre<State>,
+    /// If it can finish what lost its writer.
+    pub(super) recovery: Option<PluginWithRecoveryPre<State>>,
     pub(super) limits: Arc<Limits>,
     pub(super) copies_payload: bool,
 }
@@ -84,6 +89,11 @@ impl std::fmt::Debug for Version {
 }
 
 impl Version {
+    /// Whether it can finish a segment that lost its writer.
+    pub fn recovers(&self) -> bool {
+        self.recovery.is_some()
+    }
+
     /// Name, version and the start of the hash: `flv 0.1.0 (sha256 0123456789ab)`.
     pub fn label(&self) -> String {
         let Manifest { format, version, .. } = &self.manifest;
@@ -110,6 +120,9 @@ impl Version {
         check_exports(engine, &component)?;
         let mismatch = |e: wasmtime::Error| LoadError::Mismatch(format!("{e:#}"));
         let pre = engine.linker().instantiate_pre(&component).map_err(mismatch)?;
+        let recovery = exports(engine, &component).any(|name| name.starts_with(RECOVERY));
+        let recovery = recovery.then(|| PluginWithRecoveryPre::new(pre.clone()));
+        let recovery = recovery.transpose().map_err(mismatch)?;
         let pre = bindings::PluginPre::new(pre).map_err(mismatch)?;
         let from = file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
         let manifest = describe(engine, &pre, limits, &from).await?;
@@ -121,6 +134,7 @@ impl Version {
             file,
             engine: engine.clone(),
             pre,
+            recovery,
             limits: limits.clone(),
         })
     }
@@ -135,17 +149,24 @@ fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
     }
 }
 
+/// Names of the interfaces that a component exports.
+fn exports<'a>(engine: &'a Engine, component: &Component) -> impl Iterator<Item = String> + use<'a> {
+    let ty = component.component_type();
+    let names: Vec<String> = ty
+        .exports(engine.wasmtime())
+        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    names.into_iter()
+}
+
 /// Says in our own words what is missing, before wasmtime does in its.
 fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
-    let ty = component.component_type();
-    let mut found: Vec<String> = Vec::new();
-    for (name, item) in ty.exports(engine.wasmtime()) {
-        if name.starts_with(WRITER) && matches!(item.ty, ComponentItem::ComponentInstance(_)) {
-            return Ok(());
-        }
-        found.push(format!("`{}`", cut(name, 80)));
+    let found: Vec<String> = exports(engine, component).collect();
+    if found.iter().any(|name| name.starts_with(WRITER)) {
+        return Ok(());
     }
-    found.truncate(5);
+    let found: Vec<String> = found.iter().take(5).map(|name| format!("`{}`", cut(name, 80))).collect();
     let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
     Err(LoadError::NoWriter { found })
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     media::{Sample, Track},
-    output::{Segment, journal, segment},
+    output::{Segment, journal, orphan::Orphan, segment},
 };
 
 /// Most samples of one `write`.
@@ -42,6 +42,9 @@ pub struct Begin {
     pub origin_ms: i64,
     /// Bytes kept free in front of a spool; a multiple of [`HEAD_ALIGN`].
     pub head_room: u64,
+    /// The recording's id and the stream's name, for reports of a repair.
+    pub config_id: u64,
+    pub stream: String,
     pub tracks: Vec<Track>,
     /// Options that differ from their defaults. Those that the format does not have are left out.
     pub options: Vec<(String, String)>,
@@ -66,6 +69,14 @@ pub struct Closing {
     pub carry: Vec<u8>,
 }
 
+/// A segment that its writer could not go on with, and why. What was committed can be repaired.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    pub error: FormatError,
+    pub orphan: Orphan,
+}
+
 /// A segment that is complete.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -76,10 +87,12 @@ pub struct Finished {
 
 impl Closing {
     /// Makes the file durable under its final name. Needs nothing of the component.
-    pub async fn complete(self) -> Result<Finished, FormatError> {
+    pub async fn complete(self) -> Result<Finished, Failed> {
         let Self { component, segment, properties, .. } = self;
-        let fail = |e| FormatError { component, call: "finish", cause: Cause::Output(e) };
-        let file = segment.finish().await.map_err(fail)?;
+        let file = segment.finish().await.map_err(|(error, orphan)| Failed {
+            error: FormatError { component, call: "finish", cause: Cause::Output(error) },
+            orphan,
+        })?;
         Ok(Finished { file, properties })
     }
 }
@@ -89,6 +102,8 @@ pub struct Writer {
     version: Arc<Version>,
     plugin: Plugin,
     store: Store<State>,
+    /// The latest DTS given.
+    last_ms: i64,
     dead: bool,
 }
 
@@ -101,10 +116,11 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// Instantiates the component and opens the segment. On an error the segment's files are removed.
     pub async fn open(version: Arc<Version>, segment: Segment, begin: Begin) -> Result<Self, FormatError> {
+        let last_ms = begin.origin_ms;
         let start = journal_start(&version, &segment, begin);
         let from = format!("{} {}", version.label(), segment.path().display());
         let wit = wit_start(&start);
-        let state = State::with_session(&version.limits, &from, Session::new(segment, start));
+        let state = State::with_session(&version.limits, &from, Session::new(segment, start, false));
         let mut store = store(&version.engine, &version.limits, state);
         let result = async {
             check_codecs(&version, &wit.tracks)?;
@@ -121,7 +137,7 @@ impl Writer {
         }
         .await;
         match result {
-            Ok(plugin) => Ok(Self { version, plugin, store, dead: false }),
+            Ok(plugin) => Ok(Self { version, plugin, store, last_ms, dead: false }),
             Err(cause) => {
                 if let Some(session) = store.data_mut().session.take() {
                     session.segment.discard().await;
@@ -170,6 +186,8 @@ impl Writer {
 
     async fn write_batch(&mut self, batch: &[Sample]) -> Result<(), Cause> {
         let copies = self.version.copies_payload;
+        self.last_ms = batch.iter().map(|s| s.dts_ms).fold(self.last_ms, i64::max);
+        let last_ms = self.last_ms;
         let mut payloads = Vec::new();
         if copies {
             payloads.reserve_exact(batch.iter().map(|s| s.data.len()).sum());
@@ -209,6 +227,7 @@ impl Writer {
             )));
         }
         session.held.free_before(needed);
+        session.segment.contains(needed, last_ms);
         if session.held.bytes() > max_held {
             return Err(Cause::Limit { name: "held", limit: format!("{} MiB", max_held >> 20) });
         }
@@ -237,7 +256,7 @@ impl Writer {
     }
 
     /// Lets the component end the segment; [`Closing::complete`] does the rest. On an error the files stay as they are.
-    pub async fn finish(mut self, end: End) -> Result<Closing, FormatError> {
+    pub async fn finish(mut self, end: End) -> Result<Closing, Failed> {
         let tracks = end.tracks.iter().map(|&(track, dts)| TrackEnd { track, dts }).collect();
         let end = WitEnd { reason: end.reason.into(), tracks, properties: Vec::new() };
         self.session_mut().appended_in_call = 0;
@@ -261,10 +280,7 @@ impl Writer {
         .await;
         let summary = match self.check("finish", result) {
             Ok(summary) => summary,
-            Err(error) => {
-                self.abandon().await;
-                return Err(error);
-            }
+            Err(error) => return Err(Failed { error, orphan: self.abandon().await }),
         };
         let session = self.store.data_mut().session.take().expect("a writer has a session");
         let properties = summary.properties.into_iter().map(|p| (p.key, p.value)).collect();
@@ -276,9 +292,9 @@ impl Writer {
         })
     }
 
-    /// Gives the segment up: what was appended stays, spools wait for recovery. The main file, if there is one.
-    pub async fn abandon(mut self) -> Option<segment::Finished> {
-        let session = self.store.data_mut().session.take()?;
+    /// Gives the segment up: what was appended stays, and waits to be repaired.
+    pub async fn abandon(mut self) -> Orphan {
+        let session = self.store.data_mut().session.take().expect("a writer has a session");
         session.segment.abandon().await
     }
 
@@ -296,6 +312,44 @@ impl Writer {
             self.dead = true;
             FormatError { component: self.version.label(), call, cause }
         })
+    }
+}
+
+/// Finishes a segment that was cut back, by the component's `recover` in an instance of its own.
+pub async fn recover(
+    version: &Arc<Version>,
+    segment: Segment,
+    start: journal::Start,
+) -> Result<Closing, Failed> {
+    let fail = |cause| FormatError { component: version.label(), call: "recover", cause };
+    let Some(pre) = &version.recovery else {
+        return Err(Failed { error: fail(Cause::NoRecovery), orphan: segment.abandon().await });
+    };
+    let from = format!("{} {}", version.label(), segment.path().display());
+    let wit = wit_start(&start);
+    let outputs = segment.output_names();
+    let state = State::with_session(&version.limits, &from, Session::new(segment, start, true));
+    let mut store = store(&version.engine, &version.limits, state);
+    let result = async {
+        let limits = &version.limits;
+        let time = Time { name: "open-time", limit: limits.open_time };
+        let plugin = call(&mut store, time, async |store| pre.instantiate_async(store).await).await?;
+        let time = Time { name: "finish-time", limit: limits.finish_time };
+        let recovery = plugin.reelwright_writer_recovery();
+        let summary =
+            call(&mut store, time, async |store| recovery.call_recover(store, &wit, &outputs).await).await?;
+        summary.map_err(refused)
+    }
+    .await;
+    let session = store.data_mut().session.take().expect("it was given above");
+    match result {
+        Ok(summary) => Ok(Closing {
+            component: version.label(),
+            segment: session.segment,
+            carry: summary.carry,
+            properties: summary.properties.into_iter().map(|p| (p.key, p.value)).collect(),
+        }),
+        Err(cause) => Err(Failed { error: fail(cause), orphan: session.segment.abandon().await }),
     }
 }
 
@@ -415,6 +469,11 @@ fn journal_start(version: &Version, segment: &Segment, begin: Begin) -> journal:
         origin_ms: begin.origin_ms,
         head_room: begin.head_room,
         head_align: HEAD_ALIGN,
+        replaces: false,
+        config_id: begin.config_id,
+        stream: begin.stream,
+        sync_ms: segment.sync_ms(),
+        manifest: false,
         tracks: begin
             .tracks
             .into_iter()

@@ -1,65 +1,147 @@
 //! Room in front of a file that is written already: how an MP4 gets its moov first without being copied.
 //!
-//! The spool was begun behind a hole of the expected size. When more is needed, the file system is asked to
-//! shift the file (`FALLOC_FL_INSERT_RANGE`: ext4, XFS); where it can't, the media is copied by the kernel
-//! into a new file, which shares the blocks where the file system can (XFS, Btrfs). The bytes are the same
-//! in all cases.
+//! The spool was begun behind a hole of the expected size. When another size is needed, the file system is asked
+//! to shift the file (`FALLOC_FL_INSERT_RANGE`, `FALLOC_FL_COLLAPSE_RANGE`: ext4, XFS); where it can't, the media
+//! is copied by the kernel into a new file, which shares the blocks where the file system can (Btrfs). The bytes
+//! are the same in all cases.
+//!
+//! A shift goes extent by extent, and a crash can stop it after any of them. Linux lengthens the file first and
+//! then moves extents from the last to the first (insert), or moves them from the first to the last and then
+//! shortens it (collapse). So what a crash leaves is the file with a hole of the length of the shift somewhere
+//! in it, and [`settle`] closes that, given the intent that the journal holds.
 
-use std::{fs::File, os::fd::OwnedFd};
+use std::{sync::Arc, time::Instant};
 
-use rustix::{
-    fs::{AtFlags, FallocateFlags, Mode, OFlags},
-    io::Errno,
+use bytes::Bytes;
+use rustix::io::Errno;
+
+use super::{
+    journal::Resize,
+    storage::{Directory, DiskFile},
 };
 
 /// Name of the file that a copy grows in: the spool's name and this.
-const COPY: &str = ".copy";
-/// Bytes asked of one `copy_file_range`; each is interruptible.
-const COPY_STEP: usize = 64 << 20;
+pub const COPY: &str = ".copy";
+/// Bytes asked of one copy in the kernel; each can be interrupted.
+const COPY_STEP: u64 = 64 << 20;
+/// How often a long copy says how far it is.
+const PROGRESS: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Makes the head of `file` (its first `old` bytes) `new` bytes long. `name` is the file's name in `folder`.
-/// Returns the file to go on with, which is another one after a copy.
-pub fn grow(folder: &OwnedFd, name: &str, file: File, old: u64, new: u64) -> Result<File, Errno> {
-    if new <= old {
-        return Ok(file);
-    }
-    match rustix::fs::fallocate(&file, FallocateFlags::INSERT_RANGE, 0, new - old) {
-        Ok(()) => Ok(file),
+/// Makes the head of a file (its first `from` bytes) `to` bytes long. `name` is the file's name in `folder`.
+/// Returns the file to go on with, which is another one after a copy. A head that has grown begins with zeros;
+/// one that shrinks loses its first bytes.
+pub fn resize(
+    folder: &dyn Directory,
+    name: &str,
+    file: &Arc<dyn DiskFile>,
+    from: u64,
+    to: u64,
+) -> Result<Arc<dyn DiskFile>, Errno> {
+    let shifted = match from.cmp(&to) {
+        std::cmp::Ordering::Equal => return Ok(file.clone()),
+        std::cmp::Ordering::Less => file.insert_range(0, to - from),
+        std::cmp::Ordering::Greater => file.collapse_range(0, from - to),
+    };
+    match shifted {
+        Ok(()) => Ok(file.clone()),
         // Not this file system, or not at its block size.
         Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::FBIG) => {
-            copy(folder, name, &file, old, new)
+            copy(folder, name, file, from, to)
         }
         Err(errno) => Err(errno),
     }
 }
 
-/// Copies what lies behind the head into a new file with a longer one, and puts that in the old one's place.
-fn copy(folder: &OwnedFd, name: &str, file: &File, old: u64, new: u64) -> Result<File, Errno> {
+/// Finishes or undoes a resizing that a crash may have stopped; returns how long the head is now. What was
+/// written must be in the file: the intent is recorded after a sync.
+pub fn settle(file: &dyn DiskFile, resize: &Resize) -> Result<u64, Errno> {
+    let &Resize { from, to, size, .. } = resize;
+    let now = file.size()?;
+    if to >= from {
+        let shift = to - from;
+        if now < size + shift {
+            // It is lengthened first, so nothing happened.
+            return Ok(from);
+        }
+        if file.next_data(from)?.is_none_or(|data| data >= to) {
+            return Ok(to);
+        }
+        match file.next_hole(from)? {
+            hole if hole >= size => file.truncate(size)?,
+            hole => file.collapse_range(hole, shift)?,
+        }
+        return Ok(from);
+    }
+    let shift = from - to;
+    if now < size {
+        // It is shortened last, so all is done.
+        return Ok(to);
+    }
+    match file.next_hole(0)? {
+        hole if hole >= size => Ok(from),
+        hole => {
+            file.collapse_range(hole, shift)?;
+            Ok(to)
+        }
+    }
+}
+
+/// Overwrites a head with zeros, as it was when it was new.
+pub fn clear(file: &dyn DiskFile, head: u64) -> Result<(), Errno> {
+    const STEP: u64 = 1 << 20;
+    let zeros = Bytes::from(vec![0; head.min(STEP) as usize]);
+    let mut at = 0;
+    while at < head {
+        let len = (head - at).min(STEP);
+        file.write_at(&[zeros.slice(..len as usize)], at)?;
+        at += len;
+    }
+    Ok(())
+}
+
+/// Copies what lies behind the head into a new file with another one, and puts that in the old one's place.
+fn copy(
+    folder: &dyn Directory,
+    name: &str,
+    file: &Arc<dyn DiskFile>,
+    from: u64,
+    to: u64,
+) -> Result<Arc<dyn DiskFile>, Errno> {
     let copy_name = format!("{name}{COPY}");
-    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let copy = rustix::fs::openat(folder, &copy_name, flags, Mode::from(0o644))?;
-    let result = copy_behind(file, &copy, old, new)
-        .and_then(|()| rustix::fs::fdatasync(&copy))
-        .and_then(|()| rustix::fs::renameat(folder, &copy_name, folder, name));
+    folder.remove(&copy_name)?;
+    let copy = folder.create(&copy_name)?;
+    let result = copy_behind(&**file, &*copy, from, to, name)
+        .and_then(|()| copy.sync())
+        .and_then(|()| folder.rename(&copy_name, name, true));
     match result {
-        Ok(()) => Ok(copy.into()),
+        Ok(()) => Ok(copy),
         Err(errno) => {
-            let _ = rustix::fs::unlinkat(folder, &copy_name, AtFlags::empty());
+            let _ = folder.remove(&copy_name);
             Err(errno)
         }
     }
 }
 
-fn copy_behind(file: &File, copy: &OwnedFd, old: u64, new: u64) -> Result<(), Errno> {
-    let end = rustix::fs::fstat(file)?.st_size.unsigned_abs();
-    let (mut from, mut to) = (old, new);
-    rustix::fs::ftruncate(copy, new + end.saturating_sub(old))?;
+fn copy_behind(
+    file: &dyn DiskFile,
+    copy: &dyn DiskFile,
+    mut from: u64,
+    mut to: u64,
+    name: &str,
+) -> Result<(), Errno> {
+    let end = file.size()?;
+    copy.truncate(to + end.saturating_sub(from))?;
+    let mut said = Instant::now();
     while from < end {
-        let step = usize::try_from(end - from).map_or(COPY_STEP, |rest| rest.min(COPY_STEP));
-        match rustix::fs::copy_file_range(file, Some(&mut from), copy, Some(&mut to), step) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+        let copied = file.copy_to(from, copy, to, (end - from).min(COPY_STEP))?;
+        if copied == 0 {
+            return Err(Errno::IO);
+        }
+        from += copied;
+        to += copied;
+        if said.elapsed() >= PROGRESS {
+            said = Instant::now();
+            tracing::info!(file = name, copied = from, of = end, "closing by a copy, which takes a while");
         }
     }
     Ok(())
@@ -67,43 +149,55 @@ fn copy_behind(file: &File, copy: &OwnedFd, old: u64, new: u64) -> Result<(), Er
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
+    use crate::output::storage::RealDirectory;
 
-    fn folder(path: &std::path::Path) -> OwnedFd {
-        rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap()
+    fn folder(path: &std::path::Path) -> RealDirectory {
+        RealDirectory::new(std::fs::File::open(path).unwrap().into())
     }
 
-    fn spool(path: &std::path::Path) -> (File, Vec<u8>) {
-        let file = File::options().read(true).write(true).create_new(true).open(path.join("x.mdat")).unwrap();
+    fn spool(folder: &RealDirectory, head: u64) -> (Arc<dyn DiskFile>, Vec<u8>) {
+        let file = folder.create("x.mdat").unwrap();
         let media: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
-        file.write_all_at(&media, 4096).unwrap();
+        file.write_at(&[media.clone().into()], head).unwrap();
         (file, media)
     }
 
-    fn check(file: &File, path: &std::path::Path, media: &[u8], head: usize) {
+    fn check(file: &dyn DiskFile, path: &std::path::Path, media: &[u8], head: u64) {
         let named = std::fs::read(path.join("x.mdat")).unwrap();
+        let head = head as usize;
         assert_eq!(named.len(), head + media.len());
         assert!(named[..head].iter().all(|&b| b == 0), "the head is empty");
         assert_eq!(&named[head..], media);
-        file.write_all_at(b"moov", 0).unwrap();
+        file.write_at(&[Bytes::from_static(b"moov")], 0).unwrap();
         assert_eq!(&std::fs::read(path.join("x.mdat")).unwrap()[..4], b"moov", "the file of that name");
         assert_eq!(std::fs::read_dir(path).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]
     fn both_ways_give_the_same_file() {
-        for head in [4096, 8192, 65_536] {
+        for (from, to) in [(4096, 4096), (4096, 8192), (4096, 65_536), (65_536, 8192)] {
             let dir = tempfile::tempdir().unwrap();
-            let (file, media) = spool(dir.path());
-            let file = grow(&folder(dir.path()), "x.mdat", file, 4096, head).unwrap();
-            check(&file, dir.path(), &media, head as usize);
+            let folder1 = folder(dir.path());
+            let (file, media) = spool(&folder1, from);
+            let file = resize(&folder1, "x.mdat", &file, from, to).unwrap();
+            check(&*file, dir.path(), &media, to);
 
             let dir = tempfile::tempdir().unwrap();
-            let (file, media) = spool(dir.path());
-            let file = copy(&folder(dir.path()), "x.mdat", &file, 4096, head).unwrap();
-            check(&file, dir.path(), &media, head as usize);
+            let folder2 = folder(dir.path());
+            let (file, media) = spool(&folder2, from);
+            let file = copy(&folder2, "x.mdat", &file, from, to).unwrap();
+            check(&*file, dir.path(), &media, to);
         }
+    }
+
+    #[test]
+    fn a_head_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = folder(dir.path());
+        let (file, media) = spool(&folder, 8192);
+        file.write_at(&[vec![7; 8192].into()], 0).unwrap();
+        clear(&*file, 8192).unwrap();
+        check(&*file, dir.path(), &media, 8192);
     }
 }

@@ -1,6 +1,7 @@
 //! `X.info`: what recovery needs to finish a segment that lost its writer.
 //!
-//! The host keeps it for every segment with spools. It starts with [`MAGIC`]; then records follow, each
+//! The host keeps it for every segment, from before its first file is made until its last file is durable. It
+//! starts with [`MAGIC`]; then records follow, each
 //!
 //! ```text
 //! length    u32, little-endian: bytes of the body
@@ -11,13 +12,25 @@
 //!
 //! 1. `Start` (JSON): who wrote the segment and from what. First, once.
 //! 2. `Output` (JSON): an output was created. Outputs are numbered in this order, from 0.
-//! 3. `Commit`: a byte of flags (1: what it says was synced before it was written), then the size of each
-//!    output so far, u64 little-endian. It is written after the bytes it counts.
+//! 3. `Commit`: what was appended to the outputs so far, with checksums. Written after the bytes it counts, so
+//!    the process may die at any moment; the power may not, since the bytes can still be in memory.
+//! 4. `Synced`: sizes up to which the outputs were made durable before this was written.
+//! 5. `Resize` (JSON): the head of an output is about to be resized. Synced before that begins.
+//! 6. `Resized` (JSON): it was. Synced before the head is written to.
+//! 7. `Closed`: the main file is complete and durable under its final name; the rest is to be removed.
+//! 8. `Cut`: a repair cut the outputs back to this commit and synced them. Commits before it that count more are
+//!    void.
 //!
-//! A reader takes records up to the first that is cut short or has a wrong checksum; the last commit before
-//! that says where each output is whole. Unknown kinds are passed over.
+//! A reader takes records up to the first that is cut short or has a wrong checksum. Unknown kinds are passed
+//! over. Sizes do not count an output's head.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+
+use super::storage::DiskFile;
 
 /// First bytes of the file: name and version of this layout.
 pub const MAGIC: &[u8; 8] = b"RWINFO01";
@@ -25,9 +38,19 @@ pub const MAGIC: &[u8; 8] = b"RWINFO01";
 const START: u8 = 1;
 const OUTPUT: u8 = 2;
 const COMMIT: u8 = 3;
+const SYNCED: u8 = 4;
+const RESIZE: u8 = 5;
+const RESIZED: u8 = 6;
+const CLOSED: u8 = 7;
+const CUT: u8 = 8;
+
+/// Longest body that is believed. A `Start` with 64 KiB of carry has a fifth of a mebibyte.
+const MAX_BODY: usize = 16 << 20;
+/// Bytes read at once.
+const WINDOW: usize = 256 << 10;
 
 /// Who wrote a segment, and from what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// Format and version of the component, and the SHA-256 of its file in hexadecimal.
     pub format: String,
@@ -35,6 +58,20 @@ pub struct Start {
     pub sha256: String,
     /// The final file name.
     pub file: String,
+    /// Whether a finished file of that name is to be replaced.
+    #[serde(default)]
+    pub replaces: bool,
+    /// The recording's id and the stream's name, for reports.
+    #[serde(default)]
+    pub config_id: u64,
+    #[serde(default)]
+    pub stream: String,
+    /// Milliseconds between two sync points; 0: there are none.
+    #[serde(default)]
+    pub sync_ms: u64,
+    /// Whether the finished file gets a manifest beside it.
+    #[serde(default)]
+    pub manifest: bool,
     /// The `start` record of the contract.
     pub segment: u64,
     pub epoch_us: i64,
@@ -63,15 +100,41 @@ pub struct Track {
 pub struct Output {
     pub name: String,
     pub role: String,
+    /// Tells its file from another that has, or had, the same name.
+    #[serde(default)]
+    pub inode: u64,
 }
 
-/// Sizes up to which the outputs are whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What was written so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// Whether the media was synced before this record was written.
-    pub synced: bool,
-    /// By output, in order of creation; not counting the head.
-    pub sizes: Vec<u64>,
+    /// Wall clock when it was written, in microseconds since 1970.
+    pub epoch_us: i64,
+    /// Samples whose bytes are in the outputs.
+    pub samples: u64,
+    /// The latest DTS among the samples, in milliseconds of the run.
+    pub last_ms: i64,
+    /// By output: its size, and the CRC-32 of the bytes appended since the commit before.
+    pub outputs: Vec<(u64, u32)>,
+}
+
+/// The head of an output and what it becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resize {
+    pub output: usize,
+    pub from: u64,
+    pub to: u64,
+    /// Bytes of the whole file before.
+    pub size: u64,
+}
+
+/// The head of an output as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resized {
+    pub output: usize,
+    pub head: u64,
+    /// The file's inode, which a copy changes.
+    pub inode: u64,
 }
 
 /// A record of the journal.
@@ -80,67 +143,201 @@ pub enum Record {
     Start(Box<Start>),
     Output(Output),
     Commit(Commit),
+    /// Sizes of the outputs.
+    Synced(Vec<u64>),
+    Resize(Resize),
+    Resized(Resized),
+    Closed,
+    Cut(Commit),
 }
 
 impl Record {
     /// Appends the record's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let json = |value: Result<Vec<u8>, serde_json::Error>| value.expect("plain data is valid JSON");
-        let (kind, body) = match self {
-            Record::Start(start) => (START, json(serde_json::to_vec(start))),
-            Record::Output(output) => (OUTPUT, json(serde_json::to_vec(output))),
-            Record::Commit(commit) => {
-                let sizes = commit.sizes.iter().flat_map(|size| size.to_le_bytes());
-                (COMMIT, std::iter::once(u8::from(commit.synced)).chain(sizes).collect())
-            }
-        };
         let at = out.len();
-        out.extend_from_slice(&u32::try_from(body.len()).expect("a record below 4 GiB").to_le_bytes());
-        out.push(kind);
-        out.extend_from_slice(&body);
+        out.extend_from_slice(&[0; 5]);
+        let kind = match self {
+            Record::Start(start) => json(START, start, out),
+            Record::Output(output) => json(OUTPUT, output, out),
+            Record::Resize(resize) => json(RESIZE, resize, out),
+            Record::Resized(resized) => json(RESIZED, resized, out),
+            Record::Commit(commit) | Record::Cut(commit) => {
+                out.extend_from_slice(&commit.epoch_us.to_le_bytes());
+                out.extend_from_slice(&commit.samples.to_le_bytes());
+                out.extend_from_slice(&commit.last_ms.to_le_bytes());
+                for (size, checksum) in &commit.outputs {
+                    out.extend_from_slice(&size.to_le_bytes());
+                    out.extend_from_slice(&checksum.to_le_bytes());
+                }
+                if matches!(self, Record::Cut(_)) { CUT } else { COMMIT }
+            }
+            Record::Synced(sizes) => {
+                sizes.iter().for_each(|size| out.extend_from_slice(&size.to_le_bytes()));
+                SYNCED
+            }
+            Record::Closed => CLOSED,
+        };
+        out[at + 4] = kind;
+        let length = u32::try_from(out.len() - at - 5).expect("a record below 4 GiB");
+        out[at..at + 4].copy_from_slice(&length.to_le_bytes());
         let checksum = crc32fast::hash(&out[at..]);
         out.extend_from_slice(&checksum.to_le_bytes());
     }
+
+    /// A record's body; `None` inside is one of an unknown kind.
+    fn decode(kind: u8, body: &[u8]) -> Option<Option<Self>> {
+        Some(Some(match kind {
+            START => Record::Start(serde_json::from_slice(body).ok()?),
+            OUTPUT => Record::Output(serde_json::from_slice(body).ok()?),
+            RESIZE => Record::Resize(serde_json::from_slice(body).ok()?),
+            RESIZED => Record::Resized(serde_json::from_slice(body).ok()?),
+            COMMIT => Record::Commit(commit(body)?),
+            CUT => Record::Cut(commit(body)?),
+            SYNCED => {
+                let (sizes, rest) = body.as_chunks::<8>();
+                let sizes = sizes.iter().map(|size| u64::from_le_bytes(*size)).collect();
+                rest.is_empty().then_some(Record::Synced(sizes))?
+            }
+            CLOSED => Record::Closed,
+            _ => return Some(None),
+        }))
+    }
 }
 
-/// Reads the records that are whole; whether the file ended with one as well.
-pub fn read(file: &[u8]) -> Option<(Vec<Record>, bool)> {
-    let mut rest = file.strip_prefix(MAGIC)?;
-    let mut records = Vec::new();
-    while let Some((record, after)) = read_one(rest) {
-        records.extend(record);
-        rest = after;
-    }
-    Some((records, rest.is_empty()))
+fn json(kind: u8, value: &impl Serialize, out: &mut Vec<u8>) -> u8 {
+    serde_json::to_writer(out, value).expect("plain data is valid JSON");
+    kind
 }
 
-/// The first record (`None` inside: of an unknown kind) and what follows; `None` if it is not whole.
-fn read_one(file: &[u8]) -> Option<(Option<Record>, &[u8])> {
-    let (length, _) = file.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    let (record, rest) = file.split_at_checked(length.checked_add(5)?)?;
-    let (checksum, rest) = rest.split_first_chunk::<4>()?;
-    if crc32fast::hash(record) != u32::from_le_bytes(*checksum) {
-        return None;
-    }
-    let body = &record[5..];
-    let record = match record[4] {
-        START => Some(Record::Start(serde_json::from_slice(body).ok()?)),
-        OUTPUT => Some(Record::Output(serde_json::from_slice(body).ok()?)),
-        COMMIT => {
-            let (&flags, sizes) = body.split_first()?;
-            let size = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
-            let sizes = sizes.chunks(8).map(size).collect::<Option<_>>()?;
-            Some(Record::Commit(Commit { synced: flags & 1 == 1, sizes }))
-        }
-        _ => None,
+fn commit(body: &[u8]) -> Option<Commit> {
+    let (epoch_us, rest) = body.split_first_chunk()?;
+    let (samples, rest) = rest.split_first_chunk()?;
+    let (last_ms, rest) = rest.split_first_chunk()?;
+    let (outputs, rest) = rest.as_chunks::<12>();
+    let output = |bytes: &[u8; 12]| {
+        let (size, checksum) = bytes.split_first_chunk()?;
+        Some((u64::from_le_bytes(*size), u32::from_le_bytes(checksum.try_into().ok()?)))
     };
-    Some((record, rest))
+    rest.is_empty().then_some(Commit {
+        epoch_us: i64::from_le_bytes(*epoch_us),
+        samples: u64::from_le_bytes(*samples),
+        last_ms: i64::from_le_bytes(*last_ms),
+        outputs: outputs.iter().map(output).collect::<Option<_>>()?,
+    })
+}
+
+/// The end of a journal that records are appended to.
+#[derive(Debug)]
+pub struct Journal {
+    file: Arc<dyn DiskFile>,
+    position: u64,
+}
+
+impl Journal {
+    /// A new journal in an empty file, with its first record.
+    pub fn begin(file: Arc<dyn DiskFile>, start: &Start) -> Result<Self, Errno> {
+        let mut journal = Self { file, position: 0 };
+        let mut bytes = MAGIC.to_vec();
+        Record::Start(Box::new(start.clone())).encode(&mut bytes);
+        journal.write(bytes)?;
+        Ok(journal)
+    }
+
+    /// A journal to be gone on with at a byte, behind which is nothing.
+    pub fn resume(file: Arc<dyn DiskFile>, position: u64) -> Self {
+        Self { file, position }
+    }
+
+    /// Appends a record. It is durable after a sync of the file.
+    pub fn append(&mut self, record: &Record) -> Result<(), Errno> {
+        let mut bytes = Vec::with_capacity(96);
+        record.encode(&mut bytes);
+        self.write(bytes)
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
+    }
+
+    fn write(&mut self, bytes: Vec<u8>) -> Result<(), Errno> {
+        let len = bytes.len() as u64;
+        self.file.write_at(&[Bytes::from(bytes)], self.position)?;
+        self.position += len;
+        Ok(())
+    }
+}
+
+/// Reads the records of a journal one by one, in constant memory.
+#[derive(Debug)]
+pub struct Reader {
+    file: Arc<dyn DiskFile>,
+    /// Where `window` begins in the file.
+    at: u64,
+    window: Vec<u8>,
+    /// Bytes of the window that were taken.
+    taken: usize,
+}
+
+impl Reader {
+    /// `None`: the file does not begin as a journal does.
+    pub fn open(file: Arc<dyn DiskFile>) -> Result<Option<Self>, Errno> {
+        let mut reader = Self { file, at: 0, window: Vec::new(), taken: 0 };
+        let found = reader.fill(MAGIC.len())? && reader.window.starts_with(MAGIC);
+        reader.taken = MAGIC.len();
+        Ok(found.then_some(reader))
+    }
+
+    /// Where the records that were taken end.
+    pub fn position(&self) -> u64 {
+        self.at + self.taken as u64
+    }
+
+    /// The next record; `None`: there is none that is whole.
+    pub fn record(&mut self) -> Result<Option<Record>, Errno> {
+        loop {
+            if !self.fill(5)? {
+                return Ok(None);
+            }
+            let front = &self.window[self.taken..];
+            let length = u32::from_le_bytes([front[0], front[1], front[2], front[3]]) as usize;
+            let kind = front[4];
+            if length > MAX_BODY || !self.fill(length + 9)? {
+                return Ok(None);
+            }
+            let record = &self.window[self.taken..self.taken + length + 9];
+            let (record, checksum) = record.split_at(length + 5);
+            if crc32fast::hash(record).to_le_bytes() != checksum {
+                return Ok(None);
+            }
+            let Some(record) = Record::decode(kind, &record[5..]) else { return Ok(None) };
+            self.taken += length + 9;
+            if record.is_some() {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// Makes sure that so many bytes can be taken.
+    fn fill(&mut self, bytes: usize) -> Result<bool, Errno> {
+        if self.window.len() - self.taken >= bytes {
+            return Ok(true);
+        }
+        self.at += self.taken as u64;
+        self.window.drain(..self.taken);
+        self.taken = 0;
+        let have = self.window.len();
+        self.window.resize(have + bytes.max(WINDOW), 0);
+        let read = self.file.read_at(&mut self.window[have..], self.at + have as u64)?;
+        self.window.truncate(have + read);
+        Ok(self.window.len() >= bytes)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::storage::{Directory, RealDirectory};
 
     fn records() -> Vec<Record> {
         let start = Start {
@@ -163,46 +360,102 @@ mod tests {
             }],
             options: vec![("win-qt-compat".into(), "0".into())],
             carry: vec![0, 255],
+            ..Start::default()
         };
+        let commit =
+            Commit { epoch_us: -1, samples: 7, last_ms: 1 << 40, outputs: vec![(1 << 40, 9), (0, u32::MAX)] };
         vec![
             Record::Start(Box::new(start)),
-            Record::Output(Output { name: "mdat".into(), role: "spool".into() }),
-            Record::Commit(Commit { synced: false, sizes: vec![1 << 40] }),
-            Record::Commit(Commit { synced: true, sizes: vec![u64::MAX] }),
+            Record::Output(Output { name: "mdat".into(), role: "spool".into(), inode: 12 }),
+            Record::Commit(commit.clone()),
+            Record::Cut(commit),
+            Record::Synced(vec![u64::MAX, 3]),
+            Record::Resize(Resize { output: 0, from: 4096, to: 8192, size: 99 }),
+            Record::Resized(Resized { output: 0, head: 8192, inode: 13 }),
+            Record::Closed,
         ]
+    }
+
+    /// A journal of these records, and where each ends.
+    fn journal() -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = MAGIC.to_vec();
+        let mut ends = vec![bytes.len()];
+        for record in records() {
+            record.encode(&mut bytes);
+            ends.push(bytes.len());
+        }
+        (bytes, ends)
+    }
+
+    /// The records that are whole, and where they end.
+    fn read(folder: &dyn Directory, bytes: &[u8]) -> Option<(Vec<Record>, u64)> {
+        folder.remove("x").unwrap();
+        let file = folder.create("x").unwrap();
+        file.write_at(&[bytes.to_vec().into()], 0).unwrap();
+        let mut reader = Reader::open(file).unwrap()?;
+        let records = std::iter::from_fn(|| reader.record().unwrap()).collect();
+        Some((records, reader.position()))
+    }
+
+    fn folder() -> (tempfile::TempDir, RealDirectory) {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap().into();
+        (dir, RealDirectory::new(fd))
     }
 
     #[test]
     fn what_is_written_is_read_and_a_torn_tail_is_left_out() {
-        let mut file = MAGIC.to_vec();
-        let mut ends = vec![file.len()];
-        for record in records() {
-            record.encode(&mut file);
-            ends.push(file.len());
-        }
-        for length in MAGIC.len()..=file.len() {
+        let (_dir, folder) = folder();
+        let (bytes, ends) = journal();
+        for length in MAGIC.len()..=bytes.len() {
             let whole = ends.iter().filter(|&&end| end <= length).count() - 1;
-            let (read, clean) = read(&file[..length]).unwrap();
+            let (read, position) = read(&folder, &bytes[..length]).unwrap();
             assert_eq!(read, records()[..whole]);
-            assert_eq!(clean, ends.contains(&length));
+            assert_eq!(position, ends[whole] as u64);
         }
     }
 
     #[test]
     fn a_flipped_bit_ends_the_journal_before_its_record() {
-        let mut good = MAGIC.to_vec();
-        let mut ends = vec![good.len()];
-        for record in records() {
-            record.encode(&mut good);
-            ends.push(good.len());
-        }
+        let (_dir, folder) = folder();
+        let (good, ends) = journal();
         for at in MAGIC.len()..good.len() {
-            let mut file = good.clone();
-            file[at] ^= 0x10;
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x10;
             let whole = ends.iter().filter(|&&end| end <= at).count() - 1;
-            let (read, clean) = read(&file).unwrap();
-            assert_eq!((read.len(), clean), (whole, false), "byte {at}");
+            assert_eq!(read(&folder, &bytes).unwrap().0.len(), whole, "byte {at}");
         }
-        assert_eq!(read(b"RWINFO99"), None);
+        assert_eq!(read(&folder, b"RWINFO99"), None);
+        assert_eq!(read(&folder, b""), None);
+    }
+
+    #[test]
+    fn a_long_journal_is_read_in_windows_and_gone_on_with() {
+        let (_dir, folder) = folder();
+        let file = folder.create("long").unwrap();
+        let mut journal = Journal::begin(file.clone(), &Start::default()).unwrap();
+        let synced = |i: u64| Record::Synced(vec![i; 5]);
+        (0..20_000).for_each(|i| journal.append(&synced(i)).unwrap());
+        let mut reader = Reader::open(file.clone()).unwrap().unwrap();
+        assert!(matches!(reader.record().unwrap(), Some(Record::Start(_))));
+        (0..20_000).for_each(|i| assert_eq!(reader.record().unwrap(), Some(synced(i))));
+        assert_eq!(reader.record().unwrap(), None);
+        Journal::resume(file, reader.position()).append(&Record::Closed).unwrap();
+        assert_eq!(reader.record().unwrap(), Some(Record::Closed));
+    }
+
+    #[test]
+    fn kinds_of_later_versions_are_passed_over() {
+        let (_dir, folder) = folder();
+        let (mut bytes, _) = journal();
+        let mut later = Vec::new();
+        Record::Closed.encode(&mut later);
+        later[4] = 200;
+        let at = later.len() - 4;
+        let checksum = crc32fast::hash(&later[..at]);
+        later[at..].copy_from_slice(&checksum.to_le_bytes());
+        bytes.extend_from_slice(&later);
+        Record::Closed.encode(&mut bytes);
+        assert_eq!(read(&folder, &bytes).unwrap().0.len(), records().len() + 1);
     }
 }

@@ -12,8 +12,10 @@
 //! 5. No disk work happens on a thread that moves samples ([`volume`]).
 
 pub mod claim;
+mod durable;
 pub mod headroom;
 pub mod journal;
+pub mod orphan;
 pub mod path;
 pub mod segment;
 pub mod storage;
@@ -22,23 +24,25 @@ pub mod volume;
 pub use path::{PathError, Roots, Target};
 pub use segment::Segment;
 
+use std::{sync::Arc, time::Duration};
+
 use volume::Volumes;
 
 /// What every segment needs to get at the disk. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    pub roots: std::sync::Arc<Roots>,
+    pub roots: Arc<Roots>,
     pub claims: claim::Claims,
     pub volumes: Volumes,
 }
 
 impl Disk {
-    /// Files below `roots`.
-    pub fn new(roots: Roots) -> Self {
+    /// Files below `roots`, synced while they grow so that a power cut costs at most `sync_interval`.
+    pub fn new(roots: Roots, sync_interval: Option<Duration>) -> Self {
         Self {
-            roots: std::sync::Arc::new(roots),
+            roots: Arc::new(roots),
             claims: claim::Claims::default(),
-            volumes: Volumes::default(),
+            volumes: Volumes::new(sync_interval),
         }
     }
 }

@@ -11,9 +11,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, ResolveFlags},
+    fs::{Mode, OFlags, ResolveFlags},
     io::Errno,
 };
+
+use super::storage::{Directory, RealDirectory};
 
 /// Longest file name on Linux file systems, less room for what is added (`_0001_part0000`, extension, spool name).
 const MAX_STEM: usize = 255 - 64;
@@ -59,7 +61,7 @@ pub struct Roots {
 #[derive(Debug)]
 pub struct Folder {
     pub path: PathBuf,
-    pub fd: OwnedFd,
+    pub dir: Arc<dyn Directory>,
     /// Device and inode: which folder it is, however it was spelled.
     pub id: (u64, u64),
 }
@@ -129,6 +131,29 @@ impl Roots {
         Ok(Target { folder: Arc::new(folder), name: name.into() })
     }
 
+    /// All folders below the roots, the roots included. Symbolic links are not followed; what can't be opened is an
+    /// error, and the walk goes on.
+    pub fn walk(self: Arc<Self>) -> tokio::sync::mpsc::Receiver<Result<Folder, PathError>> {
+        let (folders, walked) = tokio::sync::mpsc::channel(16);
+        tokio::task::spawn_blocking(move || {
+            for root in std::iter::once(&self.media).chain(&self.allowed) {
+                let mut todo = vec![PathBuf::new()];
+                while let Some(below) = todo.pop() {
+                    let folder = open_below(root, &below).inspect(|folder| {
+                        // Which folders are in it; a folder that can't be read shows again when its files are.
+                        let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
+                        let folders = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+                        todo.extend(folders.map(|e| below.join(e.file_name())));
+                    });
+                    if folders.blocking_send(folder).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        walked
+    }
+
     /// The root that a folder lies in, and the way from there.
     fn root_of<'a>(&'a self, folder: &'a Path) -> Option<(&'a Root, &'a Path)> {
         if !folder.is_absolute() {
@@ -158,16 +183,15 @@ fn open_below(root: &Root, below: &Path) -> Result<Folder, PathError> {
         }
     };
     let stat = rustix::fs::fstat(&fd).map_err(|errno| PathError::Folder { path: path.clone(), errno })?;
-    Ok(Folder { path, fd, id: (stat.st_dev, stat.st_ino) })
+    Ok(Folder { path, dir: Arc::new(RealDirectory::new(fd)), id: (stat.st_dev, stat.st_ino) })
 }
 
 /// Tries to create a file, since permissions say nothing of read-only mounts or of other modules' rules.
 fn check_writable(folder: &Folder) -> Result<(), PathError> {
     let name = format!(".reelwright-{}", std::process::id());
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    match rustix::fs::openat(&folder.fd, &name, flags, Mode::from(0o600)) {
+    match folder.dir.create(&name) {
         Ok(_) => {
-            let _ = rustix::fs::unlinkat(&folder.fd, &name, AtFlags::empty());
+            let _ = folder.dir.remove(&name);
         }
         // Somebody else is just trying.
         Err(Errno::EXIST) => {}

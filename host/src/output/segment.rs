@@ -4,34 +4,29 @@
 //! driver calls after each batch. All work of a segment runs in order on its volume's thread, so a journal
 //! record follows the media that it counts. A failure shows in the next call, and stays.
 
-use std::{
-    fs::File,
-    io::IoSlice,
-    os::{fd::AsFd, unix::fs::FileExt},
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use rustix::{
-    fs::{AtFlags, Mode, OFlags, RenameFlags},
-    io::Errno,
-};
+use rustix::io::Errno;
 
 use super::{
     Disk,
     claim::Claim,
+    durable::{Durable, Write},
     headroom,
-    journal::{self, Record},
+    journal::{self, Journal, Record},
+    orphan::Orphan,
     path::{Folder, PathError, describe},
-    volume::Volume,
+    storage::{Directory, DiskFile},
+    volume::{SyncPoint, Volume},
 };
-use crate::sync::lock;
 
-/// Buffers in one `pwritev`; the kernel takes 1,024.
-const MAX_SLICES: usize = 1024;
-/// Spools of the built-in formats: while one is there, the name is taken.
-const SPOOLS: [&str; 4] = ["info", "mdat", "track1", "track2"];
+/// The journal's name as an output.
+pub(super) const JOURNAL: &str = "info";
+/// What the name of a main file that is to replace another gets until its format has opened.
+pub(super) const NEW: &str = ".new";
+/// What makes a name taken: the journal, and spools that have lost theirs.
+const SPOOLS: [&str; 4] = [JOURNAL, "mdat", "track1", "track2"];
 
 /// What the disk said no to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,44 +68,44 @@ pub type OutputId = usize;
 /// A segment's files.
 #[derive(Debug)]
 pub struct Segment {
-    folder: Arc<Folder>,
+    pub(super) folder: Arc<Folder>,
     /// The final file name.
-    name: String,
+    pub(super) name: String,
     /// Whether a finished file of that name is to be replaced.
-    replaces: bool,
+    pub(super) replaces: bool,
     /// The main file has its final name. Until a format has opened, one that replaces another has a name of its own.
-    named: bool,
-    _claim: Claim,
-    volume: Volume,
-    outputs: Vec<Output>,
-    journal: Option<Journal>,
-    error: Arc<Mutex<Option<OutputError>>>,
+    pub(super) named: bool,
+    pub(super) claim: Claim,
+    pub(super) volume: Volume,
+    /// Milliseconds between sync points; 0: files are not synced before they are closed.
+    pub(super) sync_ms: u64,
+    pub(super) outputs: Vec<Output>,
+    pub(super) durable: Arc<Durable>,
+    pub(super) journal: bool,
+    /// Samples that are in the outputs, and the latest DTS among them.
+    pub(super) samples: u64,
+    pub(super) last_ms: i64,
 }
 
 #[derive(Debug)]
-struct Output {
-    name: String,
-    role: Role,
-    file: Arc<File>,
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) file: Arc<dyn DiskFile>,
     /// Bytes in front of what the writer counts from.
-    head: u64,
+    pub(super) head: u64,
     /// Bytes appended, pending ones included.
-    size: u64,
-    pending: Vec<Bytes>,
-    pending_bytes: usize,
-    promoted: bool,
+    pub(super) size: u64,
+    pub(super) pending: Vec<Bytes>,
+    pub(super) pending_bytes: usize,
+    pub(super) promoted: bool,
 }
 
 impl Output {
-    fn record(&self) -> Record {
-        Record::Output(journal::Output { name: self.name.clone(), role: self.role.as_str().into() })
+    pub(super) fn new(name: &str, role: Role, file: Arc<dyn DiskFile>, head: u64, size: u64) -> Self {
+        let (pending, pending_bytes, promoted) = (Vec::new(), 0, false);
+        Self { name: name.into(), role, file, head, size, pending, pending_bytes, promoted }
     }
-}
-
-#[derive(Debug)]
-struct Journal {
-    file: Arc<File>,
-    position: u64,
 }
 
 /// A segment that is complete and on disk.
@@ -145,14 +140,17 @@ impl Segment {
             }
             return Ok(Self {
                 folder: folder.clone(),
-                name,
                 replaces,
                 named: !replaces,
-                _claim: claim,
+                claim,
                 volume,
+                sync_ms: disk.volumes.sync_interval().map_or(0, |i| i.as_millis() as u64),
                 outputs: Vec::new(),
-                journal: None,
-                error: Arc::default(),
+                durable: Arc::new(Durable::new(folder.clone(), &name)),
+                journal: false,
+                samples: 0,
+                last_ms: 0,
+                name,
             });
         }
         Err(PathError::NoFreeName { path: folder.path.join(first.unwrap_or_default()) })
@@ -168,9 +166,19 @@ impl Segment {
         &self.name
     }
 
+    /// Milliseconds between sync points; 0: there are none.
+    pub fn sync_ms(&self) -> u64 {
+        self.sync_ms
+    }
+
     /// Number of outputs created.
     pub fn outputs(&self) -> usize {
         self.outputs.len()
+    }
+
+    /// Names of the outputs.
+    pub fn output_names(&self) -> Vec<String> {
+        self.outputs.iter().map(|o| o.name.clone()).collect()
     }
 
     /// The role of an output.
@@ -178,9 +186,9 @@ impl Segment {
         self.outputs[id].role
     }
 
-    /// Whether there is an output of that name.
-    pub fn has(&self, name: &str) -> bool {
-        self.outputs.iter().any(|o| o.name == name)
+    /// The output of that name.
+    pub fn find(&self, name: &str) -> Option<OutputId> {
+        self.outputs.iter().position(|o| o.name == name)
     }
 
     /// Whether there is a main file, or a spool that will be it.
@@ -203,8 +211,14 @@ impl Segment {
         self.outputs.iter().map(|o| o.size).sum()
     }
 
+    /// Says how many samples are in what was appended, and the latest DTS among them in milliseconds: the next
+    /// commit has it.
+    pub fn contains(&mut self, samples: u64, last_ms: i64) {
+        (self.samples, self.last_ms) = (samples, last_ms);
+    }
+
     /// Creates the file of an output: the final name, or that, a dot and `name`. The journal is begun with the first
-    /// spool, from `start`. A spool gets a hole of `start.head_room` in front.
+    /// one, from `start`, and durable before it. A spool gets a hole of `start.head_room` in front.
     pub async fn create(
         &mut self,
         name: &str,
@@ -212,47 +226,53 @@ impl Segment {
         start: &journal::Start,
     ) -> Result<OutputId, OutputError> {
         self.check()?;
-        if role == Role::Spool && self.journal.is_none() {
-            let file = self.create_file("info").await?;
-            self.journal = Some(Journal { file, position: 0 });
-            let mut bytes = journal::MAGIC.to_vec();
-            Record::Start(Box::new(start.clone())).encode(&mut bytes);
-            for output in &self.outputs {
-                output.record().encode(&mut bytes);
+        if !self.journal {
+            let start = journal::Start { replaces: self.replaces, ..start.clone() };
+            let (folder, journal_name, durable) =
+                (self.folder.clone(), self.file_name(JOURNAL), self.durable.clone());
+            let syncs = self.sync_ms > 0;
+            let begin = move || begin_journal(&*folder.dir, &journal_name, &start, syncs);
+            let journal = self.volume.run_slow(begin).await;
+            durable.begin(journal.map_err(|errno| self.fail(JOURNAL, "create", errno))?);
+            self.journal = true;
+            let point: Arc<dyn SyncPoint> = durable;
+            self.volume.sync_at_intervals(Arc::downgrade(&point));
+        }
+        let replaces = role == Role::Main && !self.named;
+        let (folder, file_name) = (self.folder.clone(), self.file_name(name));
+        let (durable, name, id) = (self.durable.clone(), name.to_owned(), self.outputs.len());
+        let its_name = name.clone();
+        let create = move || {
+            if replaces {
+                // Left over from a start that was cut off.
+                folder.dir.remove(&file_name)?;
             }
-            self.write_journal(bytes).await;
-        }
-        if role == Role::Main && !self.named {
-            // Left over from a start that was cut off.
-            let (folder, name) = (self.folder.clone(), self.file_name(""));
-            self.on_volume("remove", move || remove(&folder, &name)).await?;
-        }
-        let file = self.create_file(name).await?;
-        let output = Output {
-            name: name.into(),
-            role,
-            file,
-            head: if role == Role::Spool { start.head_room } else { 0 },
-            size: 0,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            promoted: false,
+            let file = folder.dir.create(&file_name)?;
+            let inode = file.inode()?;
+            let record = journal::Output { name: its_name.clone(), role: role.as_str().into(), inode };
+            durable.add(Record::Output(record), &its_name, file.clone())?;
+            Ok(file)
         };
-        if self.journal.is_some() {
-            let mut bytes = Vec::new();
-            output.record().encode(&mut bytes);
-            self.write_journal(bytes).await;
-        }
-        self.outputs.push(output);
-        Ok(self.outputs.len() - 1)
+        let created = self.volume.run(create).await;
+        let file = created.map_err(|errno| self.fail(&name, "create", errno))?;
+        let head = if role == Role::Spool { start.head_room } else { 0 };
+        self.outputs.push(Output::new(&name, role, file, head, 0));
+        Ok(id)
     }
 
     /// The format has opened: a main file that replaces another takes its place.
     pub async fn begun(&mut self) -> Result<(), OutputError> {
-        let has_main = self.outputs.iter().any(|o| o.role == Role::Main);
-        if !self.named && has_main {
+        let main = self.outputs.iter().find(|o| o.role == Role::Main).map(|o| o.file.clone());
+        if let Some(main) = main.filter(|_| !self.named) {
+            self.settle().await?;
             let (folder, from, to) = (self.folder.clone(), self.file_name(""), self.name.clone());
-            self.on_volume("replace", move || rename(&folder, &from, &to, true)).await?;
+            let replace = move || {
+                // The old file goes only when the new one's beginning is there.
+                main.sync()?;
+                folder.dir.rename(&from, &to, true)?;
+                folder.dir.sync()
+            };
+            self.volume.run_slow(replace).await.map_err(|errno| self.fail("", "replace", errno))?;
         }
         self.named = true;
         self.flush().await
@@ -288,32 +308,33 @@ impl Segment {
             return Ok(());
         }
         let mut writes = Vec::new();
-        for output in &mut self.outputs {
-            if output.pending.is_empty() {
-                continue;
-            }
+        for (id, output) in self.outputs.iter_mut().enumerate().filter(|(_, o)| !o.pending.is_empty()) {
             let at = output.head + output.size - output.pending_bytes as u64;
             output.pending_bytes = 0;
-            writes.push((output.name.clone(), output.file.clone(), std::mem::take(&mut output.pending), at));
+            let pieces = std::mem::take(&mut output.pending);
+            writes.push(Write { output: id, pieces, at, size: output.size });
         }
-        let (error, path) = (self.error.clone(), self.path());
-        self.volume
-            .queue(cost, move || {
-                for (name, file, pieces, at) in writes {
-                    let result = if lock(&error).is_some() { Ok(()) } else { write_all(&file, &pieces, at) };
-                    note(&error, &path, &name, "write", result);
-                }
-            })
-            .await;
-        self.commit(false).await;
+        let (durable, samples, last_ms) = (self.durable.clone(), self.samples, self.last_ms);
+        self.volume.queue(cost, move || durable.write(writes, samples, last_ms)).await;
         Ok(())
     }
 
-    /// Overwrites bytes that were appended before. The range has been checked.
+    /// A sync point: what was appended so far survives a power cut when this returns.
+    pub async fn sync(&mut self) -> Result<(), OutputError> {
+        self.settle().await?;
+        let durable = self.durable.clone();
+        self.volume.run_slow(move || durable.sync()).await
+    }
+
+    /// Overwrites bytes that were appended before. The range has been checked. The checksums of commits do not
+    /// hold for bytes that changed, so these are made durable first.
     pub async fn patch(&mut self, id: OutputId, offset: u64, bytes: Vec<u8>) -> Result<(), OutputError> {
         self.flush().await?;
+        if self.durable.synced(id) < offset + bytes.len() as u64 {
+            self.sync().await?;
+        }
         let at = self.outputs[id].head + offset;
-        self.queue_write(id, "patch", bytes, at).await;
+        self.overwrite(id, "patch", bytes, at).await;
         Ok(())
     }
 
@@ -327,26 +348,41 @@ impl Segment {
         }
         let (file, at) = (output.file.clone(), output.head + offset);
         let mut bytes = vec![0; usize::try_from(len).expect("at most 4 GiB")];
-        self.on_volume("read", move || {
-            file.read_exact_at(&mut bytes, at).map_err(errno)?;
-            Ok(bytes)
-        })
-        .await
+        let read = move || match file.read_at(&mut bytes, at)? == bytes.len() {
+            true => Ok(bytes),
+            false => Err(Errno::IO),
+        };
+        let result = self.volume.run(read).await;
+        self.check()?;
+        result.map_err(|errno| self.fail(&self.outputs[id].name, "read", errno))
     }
 
     /// Makes the head of a spool `head` bytes long.
-    pub async fn grow_head(&mut self, id: OutputId, head: u64) -> Result<(), OutputError> {
-        self.settle().await?;
+    pub async fn resize_head(&mut self, id: OutputId, head: u64) -> Result<(), OutputError> {
+        // Whatever moves has to be on the disk, and the journal has to say from where to where.
+        self.sync().await?;
         let output = &self.outputs[id];
-        let (folder, old) = (self.folder.clone(), output.head);
-        let name = self.file_name(&output.name);
-        let file = output.file.try_clone();
-        let grown = self
-            .volume
-            .run_slow(move || headroom::grow(&folder.fd, &name, file.map_err(errno)?, old, head))
-            .await
-            .map_err(|errno| self.fail(&self.outputs[id].name, "make room in front", errno))?;
-        self.outputs[id].file = Arc::new(grown);
+        if output.head == head {
+            return Ok(());
+        }
+        let (folder, name, from, file) =
+            (self.folder.clone(), self.file_name(&output.name), output.head, output.file.clone());
+        let (durable, its_name) = (self.durable.clone(), output.name.clone());
+        let resize = move || {
+            let fail = |errno| durable.fail(&its_name, "make room in front", errno);
+            let size = file.size().map_err(fail)?;
+            durable.record(&Record::Resize(journal::Resize { output: id, from, to: head, size }))?;
+            let file = headroom::resize(&*folder.dir, &name, &file, from, head).map_err(fail)?;
+            let synced = file.sync().and_then(|()| file.inode()).and_then(|inode| {
+                // A copy has taken the name over.
+                folder.dir.sync().map(|()| inode)
+            });
+            let inode = synced.map_err(fail)?;
+            durable.replace(id, file.clone());
+            durable.record(&Record::Resized(journal::Resized { output: id, head, inode }))?;
+            Ok(file)
+        };
+        self.outputs[id].file = self.volume.run_slow(resize).await?;
         self.outputs[id].head = head;
         Ok(())
     }
@@ -359,7 +395,7 @@ impl Segment {
     /// Writes into the head. The range has been checked.
     pub async fn write_head(&mut self, id: OutputId, offset: u64, bytes: Vec<u8>) -> Result<(), OutputError> {
         self.check()?;
-        self.queue_write(id, "write the head", bytes, offset).await;
+        self.overwrite(id, "write the head", bytes, offset).await;
         Ok(())
     }
 
@@ -368,225 +404,144 @@ impl Segment {
         self.outputs[id].promoted = true;
     }
 
-    /// Makes the segment complete: syncs the main file, gives a promoted spool the final name, syncs the folder, then
-    /// removes the other spools. On an error everything is left as it is.
-    pub async fn finish(mut self) -> Result<Finished, OutputError> {
+    /// Makes the segment complete: syncs the files that stay, gives a promoted spool the final name, syncs the folder,
+    /// then removes the other spools and, last, the journal. On an error everything is left as it is.
+    pub async fn finish(mut self) -> Result<Finished, (OutputError, Orphan)> {
+        match self.try_finish().await {
+            Ok(finished) => Ok(finished),
+            Err(error) => Err((error, self.abandon().await)),
+        }
+    }
+
+    async fn try_finish(&mut self) -> Result<Finished, OutputError> {
         self.settle().await?;
-        let (folder, name, replaces) = (self.folder.clone(), self.name.clone(), self.replaces);
         let main = self.outputs.iter().find(|o| o.role == Role::Main || o.promoted);
         let Some(main) = main else {
             return Err(self.fail("", "finish: the format left no main file", Errno::NOENT));
         };
         let bytes = main.head + main.size;
         let from = main.promoted.then(|| self.file_name(&main.name));
-        let sync: Vec<_> = self
+        let stays = |o: &&Output| o.role != Role::Spool || o.promoted;
+        let sync: Vec<_> = self.outputs.iter().filter(stays).map(|o| o.file.clone()).collect();
+        let spools: Vec<_> = self
             .outputs
             .iter()
-            .filter(|o| o.role != Role::Spool || o.promoted)
-            .map(|o| o.file.clone())
+            .filter(|o| o.role == Role::Spool && !o.promoted)
+            .map(|o| self.file_name(&o.name))
             .collect();
-        let others = self.spool_names(false);
+        let (folder, name, replaces) = (self.folder.clone(), self.name.clone(), self.replaces);
+        let (journal, durable) = (self.journal.then(|| self.file_name(JOURNAL)), self.durable.clone());
         let work = move || {
-            for file in sync {
-                rustix::fs::fdatasync(&file)?;
-            }
+            let fail = |errno| durable.fail("", "finish", errno);
+            sync.iter().try_for_each(|file| file.sync()).map_err(fail)?;
             if let Some(from) = from {
-                rename(&folder, &from, &name, replaces)?;
+                folder.dir.rename(&from, &name, replaces).map_err(fail)?;
             }
-            rustix::fs::fsync(&folder.fd)?;
-            others.iter().try_for_each(|name| remove(&folder, name))
+            folder.dir.sync().map_err(fail)?;
+            if let Some(journal) = journal {
+                durable.record(&Record::Closed)?;
+                clear_up(&*folder.dir, &spools, &journal).map_err(fail)?;
+            }
+            Ok(())
         };
-        self.volume.run_slow(work).await.map_err(|errno| self.fail("", "finish", errno))?;
+        self.volume.run_slow(work).await?;
         Ok(Finished { path: self.path(), bytes })
     }
 
-    /// Leaves the segment as far as it got: everything appended is handed to the disk, spools stay for
-    /// recovery, and a main file without a byte is removed. Returns the path and size of the main file, if there is one.
-    pub async fn abandon(mut self) -> Option<Finished> {
-        let _ = self.flush().await;
-        let main = self.outputs.iter().find(|o| o.role == Role::Main)?;
-        let (size, folder, name) = (main.size, self.folder.clone(), self.name.clone());
-        self.volume
-            .run(move || {
-                if size == 0 {
-                    let _ = remove(&folder, &name);
-                }
-            })
-            .await;
-        (size > 0).then(|| Finished { path: self.path(), bytes: size })
+    /// Gives the segment up as far as it got: what was appended is handed to the disk, as far as that works, and
+    /// the files wait to be repaired. The name stays claimed as long as the result lives.
+    pub async fn abandon(mut self) -> Orphan {
+        let _ = self.settle().await;
+        // Nobody writes any more, not even a sync that has begun.
+        let durable = self.durable.clone();
+        let journal = self.volume.run_slow(move || durable.close()).await;
+        Orphan::new(self.folder, self.name, self.claim, self.volume, journal)
     }
 
     /// Removes what was created: the segment never began.
-    pub async fn discard(self) {
-        let mut names = self.spool_names(true);
-        names.extend(self.outputs.iter().filter(|o| o.role != Role::Spool).map(|o| self.file_name(&o.name)));
-        let folder = self.folder.clone();
+    pub async fn discard(mut self) {
+        if !self.journal {
+            return;
+        }
+        let _ = self.settle().await;
+        let names: Vec<_> = self.outputs.iter().map(|o| self.file_name(&o.name)).collect();
+        let (folder, journal, durable) = (self.folder.clone(), self.file_name(JOURNAL), self.durable.clone());
         self.volume
-            .run(move || {
-                for name in &names {
-                    let _ = remove(&folder, name);
-                }
+            .run_slow(move || {
+                durable.close();
+                let _ = clear_up(&*folder.dir, &names, &journal);
             })
             .await;
     }
 
-    /// The spools and, last, the journal; with the promoted one or without.
-    fn spool_names(&self, promoted: bool) -> Vec<String> {
-        let spools = self.outputs.iter().filter(|o| o.role == Role::Spool && (promoted || !o.promoted));
-        let journal = self.journal.iter().map(|_| self.file_name("info"));
-        spools.map(|o| self.file_name(&o.name)).chain(journal).collect()
-    }
-
-    fn file_name(&self, output: &str) -> String {
+    pub(super) fn file_name(&self, output: &str) -> String {
         match output {
             "" if self.named => self.name.clone(),
-            "" => format!("{}.new", self.name),
+            "" => format!("{}{NEW}", self.name),
             output => format!("{}.{output}", self.name),
         }
     }
 
-    async fn create_file(&self, output: &str) -> Result<Arc<File>, OutputError> {
-        let (folder, name) = (self.folder.clone(), self.file_name(output));
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let create = move || rustix::fs::openat(&folder.fd, &name, flags, Mode::from(0o644));
-        let created = self.volume.run(create).await;
-        created.map(|fd| Arc::new(fd.into())).map_err(|errno| self.fail(output, "create", errno))
-    }
-
-    /// Writes a commit for everything flushed so far, if there is a journal.
-    async fn commit(&mut self, synced: bool) {
-        if self.journal.is_some() {
-            let sizes = self.outputs.iter().map(|o| o.size).collect();
-            let mut bytes = Vec::new();
-            Record::Commit(journal::Commit { synced, sizes }).encode(&mut bytes);
-            self.write_journal(bytes).await;
-        }
-    }
-
-    async fn write_journal(&mut self, bytes: Vec<u8>) {
-        let Some(journal) = &mut self.journal else { return };
-        let (file, at) = (journal.file.clone(), journal.position);
-        journal.position += bytes.len() as u64;
-        let (error, path) = (self.error.clone(), self.path());
-        self.volume
-            .queue(bytes.len(), move || {
-                // After a failed write nothing more is promised.
-                let result =
-                    if lock(&error).is_some() { Ok(()) } else { write_all(&file, &[bytes.into()], at) };
-                note(&error, &path, "info", "write", result);
-            })
-            .await;
-    }
-
-    async fn queue_write(&self, id: OutputId, what: &'static str, bytes: Vec<u8>, at: u64) {
-        let output = &self.outputs[id];
-        let (file, name) = (output.file.clone(), output.name.clone());
-        let (error, path) = (self.error.clone(), self.path());
-        self.volume
-            .queue(bytes.len(), move || {
-                note(&error, &path, &name, what, write_all(&file, &[bytes.into()], at));
-            })
-            .await;
+    async fn overwrite(&self, id: OutputId, what: &'static str, bytes: Vec<u8>, at: u64) {
+        let durable = self.durable.clone();
+        self.volume.queue(bytes.len(), move || durable.overwrite(id, what, bytes, at)).await;
     }
 
     /// Flushes, and waits until everything was done.
     async fn settle(&mut self) -> Result<(), OutputError> {
-        self.flush().await?;
+        let flushed = self.flush().await;
         self.volume.run(|| ()).await;
+        flushed?;
         self.check()
     }
 
-    async fn on_volume<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        work: impl FnOnce() -> Result<T, Errno> + Send + 'static,
-    ) -> Result<T, OutputError> {
-        let result = self.volume.run(work).await;
-        self.check()?;
-        result.map_err(|errno| self.fail("", what, errno))
-    }
-
     fn check(&self) -> Result<(), OutputError> {
-        lock(&self.error).clone().map_or(Ok(()), Err)
+        self.durable.check()
     }
 
     fn fail(&self, output: &str, what: &'static str, errno: Errno) -> OutputError {
-        note(&self.error, &self.path(), output, what, Err(errno));
-        lock(&self.error).clone().expect("an error was noted")
+        self.durable.fail(output, what, errno)
     }
 }
 
-/// Whether a file of that name is there, and whether a spool of it is.
-fn look(folder: &Folder, name: &str) -> (bool, bool) {
-    let exists = |name: &str| {
-        rustix::fs::statat(&folder.fd, name, AtFlags::SYMLINK_NOFOLLOW).err() != Some(Errno::NOENT)
+/// Begins a journal that is locked, and durable before anything else of its segment is there.
+fn begin_journal(
+    folder: &dyn Directory,
+    name: &str,
+    start: &journal::Start,
+    syncs: bool,
+) -> Result<Journal, Errno> {
+    let file = folder.create(name)?;
+    let begin = || {
+        if !file.lock()? {
+            // Another server looks for what it can repair, just now.
+            return Err(Errno::BUSY);
+        }
+        let journal = Journal::begin(file.clone(), start)?;
+        if syncs {
+            file.sync()?;
+            folder.sync()?;
+        }
+        Ok(journal)
     };
+    begin().inspect_err(|_| {
+        let _ = folder.remove(name);
+    })
+}
+
+/// Removes the spools, and the journal when they are gone for good: a spool never is without its journal.
+pub(super) fn clear_up(folder: &dyn Directory, spools: &[String], journal: &str) -> Result<(), Errno> {
+    spools.iter().try_for_each(|name| folder.remove(name))?;
+    if !spools.is_empty() {
+        folder.sync()?;
+    }
+    folder.remove(journal)
+}
+
+/// Whether a file of that name is there, and whether a spool of it is. What can't be looked at is there.
+fn look(folder: &Folder, name: &str) -> (bool, bool) {
+    let exists = |name: &str| folder.dir.exists(name).unwrap_or(true);
     (exists(name), SPOOLS.iter().any(|spool| exists(&format!("{name}.{spool}"))))
-}
-
-fn remove(folder: &Folder, name: &str) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(&folder.fd, name, AtFlags::empty()) {
-        Err(Errno::NOENT) => Ok(()),
-        result => result,
-    }
-}
-
-/// Renames a file; onto another one only if that is to be replaced.
-fn rename(folder: &Folder, from: &str, to: &str, replaces: bool) -> Result<(), Errno> {
-    if replaces {
-        return rustix::fs::renameat(&folder.fd, from, &folder.fd, to);
-    }
-    match rustix::fs::renameat_with(&folder.fd, from, &folder.fd, to, RenameFlags::NOREPLACE) {
-        // Network file systems know no flags; a link does not replace either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            rustix::fs::linkat(&folder.fd, from, &folder.fd, to, AtFlags::empty())?;
-            remove(folder, from)
-        }
-        result => result,
-    }
-}
-
-/// Keeps the first error.
-fn note(
-    error: &Mutex<Option<OutputError>>,
-    path: &std::path::Path,
-    output: &str,
-    what: &'static str,
-    result: Result<(), Errno>,
-) {
-    if let Err(errno) = result {
-        let mut path = path.as_os_str().to_owned();
-        if !output.is_empty() {
-            path.push(".");
-            path.push(output);
-        }
-        lock(error).get_or_insert(OutputError { path: path.into(), what, errno });
-    }
-}
-
-/// Writes all pieces at an offset, as few calls as the kernel allows.
-fn write_all(file: &impl AsFd, pieces: &[Bytes], mut at: u64) -> Result<(), Errno> {
-    for pieces in pieces.chunks(MAX_SLICES) {
-        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
-        let mut slices = slices.as_mut_slice();
-        IoSlice::advance_slices(&mut slices, 0);
-        while !slices.is_empty() {
-            match rustix::io::pwritev(file, slices, at) {
-                Ok(0) => return Err(Errno::IO),
-                Ok(written) => {
-                    at += written as u64;
-                    IoSlice::advance_slices(&mut slices, written);
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]
@@ -602,7 +557,7 @@ mod tests {
 
     fn setup() -> Setup {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::new(Roots::open(dir.path(), &[]).unwrap());
+        let disk = Disk::new(Roots::open(dir.path(), &[]).unwrap(), None);
         let folder = disk.roots.resolve("x").unwrap().folder;
         Setup { dir, disk, folder }
     }
@@ -634,17 +589,10 @@ mod tests {
     fn start(head_room: u64) -> journal::Start {
         journal::Start {
             format: "test".into(),
-            version: "1".into(),
-            sha256: String::new(),
             file: "x.flv".into(),
-            segment: 0,
-            epoch_us: 0,
-            origin_ms: 0,
             head_room,
             head_align: 4096,
-            tracks: vec![],
-            options: vec![],
-            carry: vec![],
+            ..journal::Start::default()
         }
     }
 
@@ -678,14 +626,13 @@ mod tests {
         segment.flush().await.unwrap();
         assert_eq!(segment.read(track, 0, 5).await.unwrap(), b"index");
         assert_eq!(s.files(), ["x.flv.info", "x.flv.mdat", "x.flv.track1"]);
-        let (records, clean) = journal::read(&s.read("x.flv.info")).unwrap();
-        assert!(clean && matches!(&records[0], Record::Start(s) if **s == start));
-        assert_eq!(
-            records.last(),
-            Some(&Record::Commit(journal::Commit { synced: false, sizes: vec![5, 5] }))
-        );
+        let mut journal = journal::Reader::open(s.folder.dir.open("x.flv.info").unwrap()).unwrap().unwrap();
+        let records: Vec<_> = std::iter::from_fn(|| journal.record().unwrap()).collect();
+        assert!(matches!(&records[0], Record::Start(s) if **s == start));
+        let Some(Record::Commit(commit)) = records.last() else { panic!("{records:?}") };
+        assert_eq!(commit.outputs, [(5, crc32fast::hash(b"media")), (5, crc32fast::hash(b"index"))]);
 
-        segment.grow_head(mdat, 8192).await.unwrap();
+        segment.resize_head(mdat, 8192).await.unwrap();
         segment.write_head(mdat, 8190, b"ov".to_vec()).await.unwrap();
         segment.promote(mdat);
         segment.finish().await.unwrap();
@@ -723,7 +670,7 @@ mod tests {
         segment.append(main, ["n".into()]).unwrap();
         assert_eq!(s.read("x.flv"), b"old", "not before the format has opened");
         segment.begun().await.unwrap();
-        assert_eq!(s.files(), ["x.flv"]);
+        assert_eq!(s.files(), ["x.flv", "x.flv.info"]);
         segment.finish().await.unwrap();
         assert_eq!(s.read("x.flv"), b"n");
 
@@ -734,48 +681,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_never_began_leaves_nothing_and_what_broke_off_leaves_its_bytes() {
+    async fn what_never_began_leaves_nothing() {
         let s = setup();
         let mut segment = s.claim(false).await.unwrap();
         segment.create("mdat", Role::Spool, &start(0)).await.unwrap();
         segment.create("notes", Role::Sidecar, &start(0)).await.unwrap();
         segment.discard().await;
         assert!(s.files().is_empty());
-
-        let mut segment = s.claim(false).await.unwrap();
-        let main = segment.create("", Role::Main, &start(0)).await.unwrap();
-        segment.append(main, ["good".into()]).unwrap();
-        assert_eq!(segment.abandon().await.unwrap().bytes, 4);
-        assert_eq!(s.read("x.flv"), b"good");
-
-        let mut segment = s.claim(false).await.unwrap();
-        segment.create("", Role::Main, &start(0)).await.unwrap();
-        assert_eq!(segment.abandon().await, None);
-        assert_eq!(s.files(), ["x.flv"], "an empty file is no use");
     }
 
     #[tokio::test]
-    async fn an_error_of_the_disk_stays() {
+    async fn a_patch_of_what_is_not_synced_makes_a_sync_point() {
         let s = setup();
         let mut segment = s.claim(false).await.unwrap();
         let main = segment.create("", Role::Main, &start(0)).await.unwrap();
-        // A read-only descriptor stands for a disk that refuses.
-        segment.outputs[main].file = Arc::new(File::open(s.dir.path().join("x.flv")).unwrap());
-        segment.append(main, ["x".into()]).unwrap();
-        segment.flush().await.unwrap();
-        segment.volume.run(|| ()).await;
-        let error = segment.append(main, ["y".into()]).unwrap_err();
-        assert_eq!((error.what, error.errno), ("write", Errno::BADF));
-        assert!(segment.finish().await.is_err());
-    }
-
-    #[test]
-    fn many_pieces_are_written_in_order() {
-        let file = tempfile::tempfile().unwrap();
-        let pieces: Vec<Bytes> = (0..3000u32).map(|i| i.to_be_bytes().to_vec().into()).collect();
-        write_all(&file, &pieces, 3).unwrap();
-        let mut read = vec![0; 12_000];
-        file.read_exact_at(&mut read, 3).unwrap();
-        assert_eq!(read, pieces.concat());
+        segment.append(main, ["0123".into()]).unwrap();
+        segment.patch(main, 2, b"x".to_vec()).await.unwrap();
+        assert_eq!(segment.durable.synced(main), 4);
+        segment.append(main, ["4567".into()]).unwrap();
+        segment.patch(main, 3, b"x".to_vec()).await.unwrap();
+        assert_eq!(segment.durable.synced(main), 4, "it is synced already");
+        segment.finish().await.unwrap();
+        assert_eq!(s.read("x.flv"), b"01xx4567");
     }
 }

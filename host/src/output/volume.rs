@@ -1,9 +1,11 @@
-//! One thread a volume does the quick disk work of its recordings, in order; slow work (syncs, making
-//! room) goes to other threads, a few at a time. A volume that stalls stalls nobody else.
+//! The threads of a volume. One does the quick disk work of its recordings, in order; one makes what was
+//! written durable at intervals; slow work (closing, making room) goes to others, a few at a time. A volume that
+//! stalls stalls nobody else.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, Weak, mpsc},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -17,18 +19,40 @@ const SLOW_JOBS: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// What is to be made durable at intervals, as long as it lives.
+pub trait SyncPoint: Send + Sync {
+    /// Makes durable what has been written. Keeps its errors for its owner.
+    fn sync_point(&self);
+}
+
 /// The volumes in use, by device number. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Volumes(Arc<Mutex<HashMap<u64, Volume>>>);
+#[derive(Clone, Debug)]
+pub struct Volumes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sync_interval: Option<Duration>,
+    volumes: Mutex<HashMap<u64, Volume>>,
+}
 
 impl Volumes {
-    /// The volume with a device number, with its thread running.
+    /// No volumes yet. `sync_interval`: what a power cut may cost; `None`: nothing is synced before it is closed.
+    pub fn new(sync_interval: Option<Duration>) -> Self {
+        Self(Arc::new(Inner { sync_interval, volumes: Mutex::default() }))
+    }
+
+    /// What a power cut may cost.
+    pub fn sync_interval(&self) -> Option<Duration> {
+        self.0.sync_interval
+    }
+
+    /// The volume with a device number, with its threads running.
     pub fn get(&self, device: u64) -> std::io::Result<Volume> {
-        let mut volumes = lock(&self.0);
+        let mut volumes = lock(&self.0.volumes);
         if let Some(volume) = volumes.get(&device) {
             return Ok(volume.clone());
         }
-        let volume = Volume::start(device)?;
+        let volume = Volume::start(device, self.0.sync_interval)?;
         volumes.insert(device, volume.clone());
         Ok(volume)
     }
@@ -40,20 +64,38 @@ pub struct Volume {
     jobs: mpsc::Sender<Job>,
     room: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    /// New things to be synced at intervals; `None` if there are no intervals.
+    syncs: Option<mpsc::Sender<Weak<dyn SyncPoint>>>,
+}
+
+impl std::fmt::Debug for dyn SyncPoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SyncPoint").finish_non_exhaustive()
+    }
 }
 
 impl Volume {
-    fn start(device: u64) -> std::io::Result<Self> {
+    fn start(device: u64, sync_interval: Option<Duration>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         std::thread::Builder::new().name(format!("disk-{device:x}")).spawn(move || {
             for job in queue {
                 job();
             }
         })?;
+        let syncs = match sync_interval {
+            None => None,
+            Some(interval) => {
+                let (syncs, new) = mpsc::channel();
+                let run = move || sync_rounds(interval, &new);
+                std::thread::Builder::new().name(format!("sync-{device:x}")).spawn(run)?;
+                Some(syncs)
+            }
+        };
         Ok(Self {
             jobs,
             room: Arc::new(Semaphore::new(MAX_QUEUED)),
             slow: Arc::new(Semaphore::new(SLOW_JOBS)),
+            syncs,
         })
     }
 
@@ -76,8 +118,17 @@ impl Volume {
     /// Does slow work off the volume's thread and waits for its result. It runs beside queued work, so
     /// what it builds on has to be done: call after a [`Volume::run`].
     pub async fn run_slow<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let _permit = self.slow.acquire().await.expect("the semaphore is never closed");
+        let permit = self.slow.clone().acquire_owned().await.expect("the semaphore is never closed");
+        // The permit goes with the work, which goes on when nobody waits for it any more.
+        let work = move || (work(), drop(permit)).0;
         tokio::task::spawn_blocking(work).await.expect("disk work does not panic")
+    }
+
+    /// Has something synced at intervals, if there are any.
+    pub fn sync_at_intervals(&self, point: Weak<dyn SyncPoint>) {
+        if let Some(syncs) = &self.syncs {
+            syncs.send(point).expect("the volume's thread lives as long as a sender");
+        }
     }
 
     async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
@@ -87,5 +138,25 @@ impl Volume {
 
     fn send(&self, job: Job) {
         self.jobs.send(job).expect("the volume's thread lives as long as a sender");
+    }
+}
+
+/// Syncs everything, one after the other, again and again. A round begins three quarters of the interval after the
+/// one before, so that what comes just behind its turn is durable within about the interval. All in one go is
+/// also cheapest: the first sync of a round writes the file system's own journal for the others.
+fn sync_rounds(interval: Duration, new: &mpsc::Receiver<Weak<dyn SyncPoint>>) {
+    let pause = interval * 3 / 4;
+    let mut points: Vec<Weak<dyn SyncPoint>> = Vec::new();
+    loop {
+        let next = Instant::now() + pause;
+        loop {
+            match new.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(point) => points.push(point),
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        points.retain(|point| point.strong_count() > 0);
+        points.iter().filter_map(Weak::upgrade).for_each(|point| point.sync_point());
     }
 }

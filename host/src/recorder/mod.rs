@@ -24,6 +24,7 @@ use crate::{
     format::Formats,
     output::{Disk, PathError},
     registry::{LiveStream, Registry, Subscription},
+    repair::Repairs,
     sync::lock,
 };
 
@@ -208,6 +209,7 @@ struct Inner {
     registry: Registry,
     formats: Formats,
     disk: Disk,
+    repairs: Repairs,
     config: Config,
     last_id: AtomicU64,
     orders: Mutex<BTreeMap<u64, Order>>,
@@ -230,11 +232,12 @@ struct RunHandle {
 
 impl Recordings {
     /// No recordings yet. Streams that start in `registry` are recorded from their first sample on.
-    pub fn new(registry: Registry, formats: Formats, disk: Disk, config: Config) -> Self {
+    pub fn new(registry: Registry, formats: Formats, disk: Disk, repairs: Repairs, config: Config) -> Self {
         let recordings = Self(Arc::new(Inner {
             registry: registry.clone(),
             formats,
             disk,
+            repairs,
             config,
             last_id: AtomicU64::new(0),
             orders: Mutex::default(),
@@ -412,6 +415,7 @@ impl Recordings {
             stream_id,
             formats: self.0.formats.clone(),
             disk: self.0.disk.clone(),
+            repairs: self.0.repairs.clone(),
             config: self.0.config,
             stop: handle.stop,
         };

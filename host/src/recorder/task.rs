@@ -14,10 +14,11 @@ use super::{
     plan::{Note, Now, Plan, Policy, Step},
 };
 use crate::{
-    format::{Begin, End, FormatError, Formats, HEAD_ALIGN, Writer},
+    format::{Begin, End, Failed, FormatError, Formats, HEAD_ALIGN, Writer},
     media::{Kind, Sample, Track},
-    output::{Disk, PathError, Segment, Target},
+    output::{Disk, PathError, Segment, Target, orphan::Orphan},
     registry::{BatchLimits, Subscription},
+    repair::Repairs,
 };
 
 /// Samples and bytes of one batch.
@@ -60,6 +61,7 @@ pub(super) struct Run {
     pub(super) stream_id: u64,
     pub(super) formats: Formats,
     pub(super) disk: Disk,
+    pub(super) repairs: Repairs,
     pub(super) config: Config,
     pub(super) stop: CancellationToken,
 }
@@ -213,9 +215,9 @@ impl Running {
                 // A segment that can't be finished does not keep the next from beginning.
                 match self.close(reason, ends).await {
                     Ok(()) => self.strikes = 0,
-                    Err(error) => {
+                    Err(failed) => {
                         self.strikes += 1;
-                        self.report_failure(&error.into(), None);
+                        self.given_up(&failed.error.into(), failed.orphan);
                     }
                 }
             }
@@ -238,27 +240,31 @@ impl Running {
         let chunked = settings.chunk_length > 0;
         let names = Names::new(&self.target.name, &version.manifest.extension, chunked);
         let (disk, folder) = (&self.run.disk, &self.target.folder);
+        // Once: what the recording itself wrote in an earlier run is not for overwriting.
+        let replaced = &self.run.recording.replaced;
         let segment = match &self.last_name {
             None => {
-                // Once: what the recording itself wrote in an earlier run is not for overwriting.
-                let replace =
-                    settings.overwrite && !self.run.recording.replaced.swap(true, Ordering::Relaxed);
+                let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
                 Segment::claim(disk, folder, names.first(), replace).await?
             }
             Some(last) => Segment::claim(disk, folder, names.after(last), false).await?,
         };
-        self.last_name = Some(segment.name().to_owned());
+        let name = segment.name().to_owned();
         let carry = self.carry.take().filter(|(sha256, _)| *sha256 == version.sha256);
         let begin = Begin {
             segment: number,
             epoch_us,
             origin_ms,
             head_room: head_room(settings.chunk_length),
+            config_id: self.run.recording.config_id,
+            stream: settings.local_stream_name.clone(),
             tracks: tracks.clone(),
             options: vec![("win-qt-compat".into(), u8::from(settings.win_qt_compat).to_string())],
             carry: carry.map(|(_, carry)| carry).unwrap_or_default(),
         };
         let writer = Writer::open(version, segment, begin).await?;
+        replaced.store(true, Ordering::Relaxed);
+        self.last_name = Some(name);
         tracing::info!(
             config_id = self.run.recording.config_id,
             stream = settings.local_stream_name,
@@ -323,7 +329,7 @@ impl Running {
     }
 
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
-    async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), FormatError> {
+    async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
         let Some(Current { writer, origin_ms, samples, .. }) = self.segment.take() else { return Ok(()) };
         let version = writer.version().clone();
         let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
@@ -332,6 +338,7 @@ impl Running {
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
+        let (repairs, folder) = (self.run.repairs.clone(), self.target.folder.clone());
         while self.closing.len() >= MAX_CLOSING {
             self.closing.join_next().await;
         }
@@ -339,9 +346,9 @@ impl Running {
             let stream = &recording.settings.local_stream_name;
             let finished = match closing.complete().await {
                 Ok(finished) => finished,
-                Err(error) => {
+                Err(Failed { error, orphan }) => {
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
-                    return;
+                    return repairs.given_up(folder, orphan).await;
                 }
             };
             tracing::debug!(file = %finished.file.path.display(), properties = ?finished.properties, "summary");
@@ -368,17 +375,16 @@ impl Running {
         self.batch_bytes = 0;
         if matches!(&error, SegmentError::Format(e) if e.is_refusal()) && self.segment.is_some() {
             // The format said no, and can still end what it has.
-            self.report_failure(&error, None);
+            self.report_failure(&error);
             let ends = self.plan.ends_now();
-            if let Err(error) = self.close("error", ends).await {
-                self.report_failure(&error.into(), None);
+            if let Err(failed) = self.close("error", ends).await {
+                self.given_up(&failed.error.into(), failed.orphan);
             }
+        } else if let Some(current) = self.segment.take() {
+            let orphan = current.writer.abandon().await;
+            self.given_up(&error, orphan);
         } else {
-            let kept = match self.segment.take() {
-                Some(current) => current.writer.abandon().await,
-                None => None,
-            };
-            self.report_failure(&error, kept);
+            self.report_failure(&error);
         }
         self.plan.segment_failed(&unwritten);
         self.strikes += 1;
@@ -394,13 +400,18 @@ impl Running {
         Err(RunError::Strikes(error))
     }
 
-    fn report_failure(&self, error: &SegmentError, kept: Option<crate::output::segment::Finished>) {
+    /// A segment has lost its writer. What it has is finished beside the next one.
+    fn given_up(&mut self, error: &SegmentError, orphan: Orphan) {
+        self.report_failure(error);
+        let (repairs, folder) = (self.run.repairs.clone(), self.target.folder.clone());
+        self.closing.spawn(async move { repairs.given_up(folder, orphan).await });
+    }
+
+    fn report_failure(&self, error: &SegmentError) {
         tracing::error!(
             config_id = self.run.recording.config_id,
             stream = self.run.recording.settings.local_stream_name,
             %error,
-            kept_file = kept.as_ref().map(|k| k.path.display().to_string()),
-            kept_bytes = kept.map(|k| k.bytes),
             "segment failed"
         );
     }

@@ -3,6 +3,7 @@
 mod config;
 mod list_streams;
 mod record;
+mod recoveries;
 mod session;
 mod shutdown_stream;
 mod stream_info;
@@ -10,7 +11,7 @@ mod stream_info;
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 12] = [
+pub static COMMANDS: [&Command; 13] = [
     &session::HELP,
     &session::QUIT,
     &session::VERSION,
@@ -18,6 +19,7 @@ pub static COMMANDS: [&Command; 12] = [
     &config::LIST_CONFIG,
     &config::GET_CONFIG_INFO,
     &config::REMOVE_CONFIG,
+    &recoveries::LIST_RECOVERIES,
     &shutdown_stream::SHUTDOWN_STREAM,
     &list_streams::LIST_STREAMS,
     &list_streams::LIST_STREAMS_IDS,

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::{commands::COMMANDS, table::Need, *};
 use crate::{
+    events::Events,
     format::{Engine, Formats, limits},
     output::{Disk, Roots},
     recorder,
@@ -23,10 +24,13 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
     };
     let formats = FORMATS.get_or_init(open).await.clone();
     let media = tempfile::tempdir().unwrap();
-    let disk = Disk::new(Roots::open(media.path(), &[]).unwrap());
+    let disk = Disk::new(Roots::open(media.path(), &[]).unwrap(), None);
     let registry = Registry::default();
-    let recordings = Recordings::new(registry.clone(), formats, disk, recorder::Config::default());
-    let context = Context { limits, ..Context::new(registry, recordings, CancellationToken::new()) };
+    let repairs = Repairs::new(disk.clone(), formats.clone(), Events::default());
+    let recordings =
+        Recordings::new(registry.clone(), formats, disk, repairs.clone(), recorder::Config::default());
+    let context = Context::new(registry, recordings, repairs, CancellationToken::new());
+    let context = Context { limits, ..context };
     (Arc::new(context), media)
 }
 

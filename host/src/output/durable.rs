@@ -1,0 +1,241 @@
+//! What of a segment is on its way to the disk, and the order in which it gets there.
+//!
+//! Bytes go to an output first, then a commit that counts them to the journal; at a sync point the outputs are
+//! made durable first, then the journal that says so. [`Durable`] is what the segment, its volume's thread and
+//! the volume's sync thread share. All of its calls block, but for those on errors.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use rustix::io::Errno;
+
+use super::{
+    journal::{Commit, Journal, Record},
+    path::Folder,
+    segment::{OutputError, OutputId},
+    storage::DiskFile,
+    volume::SyncPoint,
+};
+use crate::sync::lock;
+
+/// Pieces to be written to an output.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) output: OutputId,
+    pub(super) pieces: Vec<Bytes>,
+    /// Where in the file.
+    pub(super) at: u64,
+    /// The output's size behind them, not counting the head.
+    pub(super) size: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Durable {
+    folder: Arc<Folder>,
+    /// The segment's final path, for errors.
+    path: PathBuf,
+    state: Mutex<State>,
+    /// One sync at a time.
+    turn: Mutex<()>,
+    error: Mutex<Option<OutputError>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    journal: Option<Journal>,
+    outputs: Vec<Output>,
+    /// Something was written since the last sync point.
+    dirty: bool,
+    /// Outputs whose names are durable: the first so many.
+    named: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Output {
+    name: String,
+    file: Arc<dyn DiskFile>,
+    /// Bytes that the last commit counts, and the last sync point.
+    committed: u64,
+    synced: u64,
+}
+
+impl Durable {
+    pub(super) fn new(folder: Arc<Folder>, name: &str) -> Self {
+        let path = folder.path.join(name);
+        Self { folder, path, state: Mutex::default(), turn: Mutex::default(), error: Mutex::default() }
+    }
+
+    /// Takes the journal, which has its first record.
+    pub(super) fn begin(&self, journal: Journal) {
+        lock(&self.state).journal = Some(journal);
+    }
+
+    /// Ends all writing. Returns the journal's file when nobody writes any more.
+    pub(super) fn close(&self) -> Option<Arc<dyn DiskFile>> {
+        self.fail("", "given up", Errno::CANCELED);
+        let _turn = lock(&self.turn);
+        lock(&self.state).journal.take().map(|journal| journal.file().clone())
+    }
+
+    /// Adds an output with so many bytes, all of them synced, of which the journal knows.
+    pub(super) fn known(&self, name: &str, file: Arc<dyn DiskFile>, size: u64) {
+        let output = Output { name: name.into(), file, committed: size, synced: size };
+        let mut state = lock(&self.state);
+        state.outputs.push(output);
+        state.named = state.outputs.len();
+    }
+
+    /// Adds an empty output.
+    pub(super) fn add(&self, record: Record, name: &str, file: Arc<dyn DiskFile>) -> Result<(), Errno> {
+        let mut state = lock(&self.state);
+        state.append(&record)?;
+        state.outputs.push(Output { name: name.into(), file, committed: 0, synced: 0 });
+        Ok(())
+    }
+
+    /// The file of an output is another one from here on.
+    pub(super) fn replace(&self, output: OutputId, file: Arc<dyn DiskFile>) {
+        lock(&self.state).outputs[output].file = file;
+    }
+
+    /// Bytes of an output that are safe from a power cut.
+    pub(super) fn synced(&self, output: OutputId) -> u64 {
+        lock(&self.state).outputs[output].synced
+    }
+
+    /// Writes, and commits what was written as so many samples up to a time. After an error nothing is written any
+    /// more, so that what is there stays as it is.
+    pub(super) fn write(&self, writes: Vec<Write>, samples: u64, last_ms: i64) {
+        if self.failed() {
+            return;
+        }
+        let mut checksums = Vec::with_capacity(writes.len());
+        for write in &writes {
+            let (name, file) = {
+                let state = lock(&self.state);
+                let output = &state.outputs[write.output];
+                (output.name.clone(), output.file.clone())
+            };
+            if let Err(errno) = file.write_at(&write.pieces, write.at) {
+                self.fail(&name, "write", errno);
+                return;
+            }
+            let mut hasher = crc32fast::Hasher::new();
+            write.pieces.iter().for_each(|piece| hasher.update(piece));
+            checksums.push(hasher.finalize());
+        }
+        let mut state = lock(&self.state);
+        let mut outputs: Vec<(u64, u32)> = state.outputs.iter().map(|o| (o.committed, 0)).collect();
+        for (write, checksum) in writes.iter().zip(checksums) {
+            outputs[write.output] = (write.size, checksum);
+            state.outputs[write.output].committed = write.size;
+        }
+        state.dirty = true;
+        let commit = Commit { epoch_us: epoch_us(), samples, last_ms, outputs };
+        if let Err(errno) = state.append(&Record::Commit(commit)) {
+            drop(state);
+            self.fail("info", "write", errno);
+        }
+    }
+
+    /// Overwrites bytes of an output's file.
+    pub(super) fn overwrite(&self, output: OutputId, what: &'static str, bytes: Vec<u8>, at: u64) {
+        if self.failed() {
+            return;
+        }
+        let (name, file) = {
+            let mut state = lock(&self.state);
+            state.dirty = true;
+            let output = &state.outputs[output];
+            (output.name.clone(), output.file.clone())
+        };
+        if let Err(errno) = file.write_at(&[bytes.into()], at) {
+            self.fail(&name, what, errno);
+        }
+    }
+
+    /// A sync point: makes the outputs durable, then says so in the journal and makes that durable.
+    pub(super) fn sync(&self) -> Result<(), OutputError> {
+        let _turn = lock(&self.turn);
+        self.check()?;
+        let (outputs, named, journal) = {
+            let mut state = lock(&self.state);
+            if !std::mem::take(&mut state.dirty) {
+                return Ok(());
+            }
+            let journal = state.journal.as_ref().map(|journal| journal.file().clone());
+            (state.outputs.clone(), state.named, journal)
+        };
+        if named < outputs.len() {
+            self.folder.dir.sync().map_err(|errno| self.fail("", "sync the folder", errno))?;
+        }
+        for output in &outputs {
+            output.file.sync().map_err(|errno| self.fail(&output.name, "sync", errno))?;
+        }
+        let Some(journal) = journal else { return Ok(()) };
+        {
+            let mut state = lock(&self.state);
+            state.named = state.named.max(outputs.len());
+            let sizes = outputs.iter().map(|o| o.committed).collect();
+            state.append(&Record::Synced(sizes)).map_err(|errno| self.fail("info", "write", errno))?;
+            for (output, synced) in state.outputs.iter_mut().zip(&outputs) {
+                output.synced = synced.committed;
+            }
+        }
+        journal.sync().map_err(|errno| self.fail("info", "sync", errno))
+    }
+
+    /// Appends a record to the journal, if there is one, and makes it durable.
+    pub(super) fn record(&self, record: &Record) -> Result<(), OutputError> {
+        let journal = {
+            let mut state = lock(&self.state);
+            state.append(record).map_err(|errno| self.fail("info", "write", errno))?;
+            state.journal.as_ref().map(|journal| journal.file().clone())
+        };
+        match journal {
+            Some(journal) => journal.sync().map_err(|errno| self.fail("info", "sync", errno)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), OutputError> {
+        lock(&self.error).clone().map_or(Ok(()), Err)
+    }
+
+    fn failed(&self) -> bool {
+        lock(&self.error).is_some()
+    }
+
+    /// Keeps the first error, which is returned, and which every later call gets.
+    pub(super) fn fail(&self, output: &str, what: &'static str, errno: Errno) -> OutputError {
+        let mut path = self.path.as_os_str().to_owned();
+        if !output.is_empty() {
+            path.push(".");
+            path.push(output);
+        }
+        lock(&self.error).get_or_insert(OutputError { path: path.into(), what, errno }).clone()
+    }
+}
+
+impl SyncPoint for Durable {
+    fn sync_point(&self) {
+        // The segment finds the error with its next call.
+        let _ = self.sync();
+    }
+}
+
+impl State {
+    fn append(&mut self, record: &Record) -> Result<(), Errno> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.append(record))
+    }
+}
+
+fn epoch_us() -> i64 {
+    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(epoch.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,632 @@
+//! A segment that lost its writer: finds out how far it is whole, and cuts it back to that.
+//!
+//! The journal tells what there should be. Up to the last sync point all of it is there. What was committed after
+//! it is believed commit by commit, as long as the checksums hold: a process that died left all of it, a power
+//! cut any part. From the first commit that does not hold everything is cut off.
+//!
+//! That is right for the little that a sync interval is. Where far more than that does not hold (nothing was
+//! ever synced, or the disk lost what it had promised), a hole is better than no recording, and all that is
+//! there is kept and called damaged.
+//!
+//! Each step can be cut off and done again: files are cut and synced before the journal says so.
+
+use std::{fmt, sync::Arc};
+
+use rustix::io::Errno;
+
+use super::{
+    Disk,
+    claim::Claim,
+    durable::Durable,
+    headroom,
+    journal::{self, Commit, Journal, Reader, Record, Start},
+    path::Folder,
+    segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, Segment, clear_up},
+    storage::DiskFile,
+    volume::Volume,
+};
+
+/// Bytes read at once for a checksum.
+const WINDOW: usize = 1 << 20;
+/// How much longer than two sync intervals a stretch may be that a power cut can have cost.
+const SLACK_US: i64 = 10_000_000;
+
+/// A segment without a writer. Nobody else has its name while this lives.
+pub struct Orphan {
+    folder: Arc<Folder>,
+    name: String,
+    claim: Claim,
+    volume: Volume,
+    /// Locked; `None`: it was never begun.
+    journal: Option<Arc<dyn DiskFile>>,
+}
+
+impl fmt::Debug for Orphan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orphan").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Why an orphan can't be taken or cut back. Its files are as they were.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrphanError {
+    #[error("{0} is being recorded or repaired by a running server")]
+    Owned(std::path::PathBuf),
+    #[error(transparent)]
+    Disk(#[from] OutputError),
+}
+
+/// What cutting back came to.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing was recorded that can be saved; its files are gone. The start, if it was known, and the bytes of
+    /// media that did not hold.
+    Nothing { start: Option<Box<Start>>, lost_bytes: u64 },
+    /// The main file was complete, and is all that is left.
+    Complete { start: Box<Start>, file: Finished },
+    /// It was cut back, and can be finished.
+    Cut(Box<Cut>),
+    /// It makes no sense, and was left as it is.
+    Kept { start: Option<Box<Start>>, why: String },
+}
+
+/// A segment that ends with a commit.
+#[derive(Debug)]
+pub struct Cut {
+    pub start: Start,
+    pub segment: Segment,
+    /// The commit that it ends with.
+    pub commit: Commit,
+    /// Bytes that were cut off, and when the last of them was written (microseconds since 1970), as far as known.
+    pub lost_bytes: u64,
+    pub lost_until_us: i64,
+    /// Whether some of what was kept does not have the checksums that it should.
+    pub damaged: bool,
+}
+
+/// The final names in a folder whose segments are not closed: somebody writes them, or they are orphans.
+pub fn unclosed(folder: &Folder) -> Result<Vec<String>, Errno> {
+    let suffix = format!(".{JOURNAL}");
+    let names = folder.dir.names()?;
+    let mut names: Vec<_> =
+        names.iter().filter_map(|name| Some(name.strip_suffix(&suffix)?.to_owned())).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+impl Orphan {
+    pub(super) fn new(
+        folder: Arc<Folder>,
+        name: String,
+        claim: Claim,
+        volume: Volume,
+        journal: Option<Arc<dyn DiskFile>>,
+    ) -> Self {
+        Self { folder, name, claim, volume, journal }
+    }
+
+    /// Takes the segment with that final name, unless somebody has it.
+    pub async fn take(disk: &Disk, folder: &Arc<Folder>, name: &str) -> Result<Self, OrphanError> {
+        let path = folder.path.join(name);
+        let fail = |errno| OutputError { path: path.clone(), what: "take", errno };
+        let claim =
+            disk.claims.claim(folder, name).ok_or_else(|| OrphanError::Owned(folder.path.join(name)))?;
+        let volume = disk.volumes.get(folder.id.0).map_err(|_| fail(Errno::AGAIN))?;
+        let (its_folder, journal) = (folder.clone(), format!("{name}.{JOURNAL}"));
+        let open = move || {
+            let file = its_folder.dir.open(&journal)?;
+            Ok::<_, Errno>(file.lock()?.then_some(file))
+        };
+        let journal = volume.run_slow(open).await.map_err(fail)?;
+        let journal = journal.ok_or_else(|| OrphanError::Owned(folder.path.join(name)))?;
+        Ok(Self::new(folder.clone(), name.into(), claim, volume, Some(journal)))
+    }
+
+    /// The final path.
+    pub fn path(&self) -> std::path::PathBuf {
+        self.folder.path.join(&self.name)
+    }
+
+    /// The final file name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Cuts the segment back to what holds, and clears up where nothing is left to be done.
+    pub async fn cut_back(self) -> Result<Found, OrphanError> {
+        let volume = self.volume.clone();
+        volume
+            .run_slow(move || {
+                let path = self.path();
+                cut_back(self).map_err(|errno| OutputError { path, what: "repair", errno }.into())
+            })
+            .await
+    }
+}
+
+/// What a journal says, but for its commits.
+#[derive(Debug, Default)]
+struct Story {
+    start: Option<Box<Start>>,
+    outputs: Vec<journal::Output>,
+    /// Sizes at the last sync point.
+    synced: Vec<u64>,
+    resizes: Vec<journal::Resize>,
+    resized: Vec<journal::Resized>,
+    closed: bool,
+    /// Where its last record ends.
+    end: u64,
+}
+
+/// How far the outputs are whole.
+#[derive(Debug, Default)]
+struct Whole {
+    commit: Commit,
+    /// The last commit that the journal has.
+    last: Commit,
+    damaged: bool,
+}
+
+/// An output's file.
+#[derive(Debug)]
+struct OutputFile {
+    name: String,
+    file: Option<Arc<dyn DiskFile>>,
+    role: Role,
+    head: u64,
+    /// Bytes behind the head.
+    size: u64,
+}
+
+fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
+    let Orphan { folder, name, claim, volume, journal } = orphan;
+    let dir = &*folder.dir;
+    let Some(journal) = journal else {
+        return Ok(Found::Nothing { start: None, lost_bytes: 0 });
+    };
+    let journal_name = format!("{name}.{JOURNAL}");
+    let story = read_story(&journal)?;
+    let Some(start) = story.start else {
+        // It is durable before there is anything else.
+        let others = dir.names()?.into_iter().any(|other| {
+            other.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.') && rest != ".info")
+        });
+        if others {
+            return Ok(Found::Kept { start: None, why: format!("{journal_name} has no valid beginning") });
+        }
+        dir.remove(&journal_name)?;
+        return Ok(Found::Nothing { start: None, lost_bytes: 0 });
+    };
+    let names: Vec<String> = story.outputs.iter().map(|o| file_name(&name, &o.name)).collect();
+    let roles: Option<Vec<Role>> = story.outputs.iter().map(|o| Role::parse(&o.role)).collect();
+    let Some(roles) = roles else {
+        let why = format!("{journal_name} has outputs of unknown roles");
+        return Ok(Found::Kept { start: Some(start), why });
+    };
+    let spools: Vec<String> = (names.iter().zip(&roles))
+        .filter(|(_, role)| **role == Role::Spool)
+        .flat_map(|(name, _)| [name.clone(), format!("{name}{}", headroom::COPY)])
+        .collect();
+
+    // A spool is renamed when it is complete and durable.
+    let renamed = || -> Result<bool, Errno> {
+        let Ok(main) = dir.open(&name) else { return Ok(false) };
+        let inode = main.inode()?;
+        for (i, output) in story.outputs.iter().enumerate().filter(|(i, _)| roles[*i] == Role::Spool) {
+            let its = story.resized.iter().rfind(|r| r.output == i).map_or(output.inode, |r| r.inode);
+            if !dir.exists(&names[i])? && (its == inode || !start.replaces) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    if story.closed || renamed()? {
+        let bytes = match dir.open(&name) {
+            Ok(main) => main.size()?,
+            // Somebody took the finished file away.
+            Err(Errno::NOENT) => 0,
+            Err(errno) => return Err(errno),
+        };
+        dir.sync()?;
+        clear_up(dir, &spools, &journal_name)?;
+        let file = Finished { path: folder.path.join(&name), bytes };
+        return Ok(Found::Complete { start, file });
+    }
+
+    let new = format!("{name}{NEW}");
+    let mut outputs = Vec::new();
+    let mut ours = names.clone();
+    for ((output, name), &role) in story.outputs.iter().zip(&names).zip(&roles) {
+        let mut file = match dir.open(name) {
+            Ok(file) => Some(file),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        if role == Role::Main && start.replaces {
+            // Until it is ours by name, the file of that name is another one, which stays.
+            let is_ours = file.as_ref().map(|file| file.inode()).transpose()? == Some(output.inode);
+            file = file.filter(|_| is_ours);
+            ours.retain(|our| is_ours || our != name);
+        }
+        let found = OutputFile { name: output.name.clone(), file, role, head: 0, size: 0 };
+        outputs.push(settle(found, outputs.len(), &story.resizes, &story.resized, start.head_room)?);
+    }
+    ours.push(new);
+    ours.extend(spools);
+
+    let whole = how_far(&journal, &story.synced, &outputs, start.sync_ms)?;
+    let size = |i: usize| whole.commit.outputs.get(i).map_or(0, |&(size, _)| size);
+    let lost_bytes = outputs.iter().enumerate().map(|(i, o)| o.size.saturating_sub(size(i))).sum();
+    if whole.commit.samples == 0 {
+        if whole.last.samples > 0
+            && whole.last.epoch_us - first_commit_us(&journal)? > tolerated_us(start.sync_ms)
+        {
+            let why = "none of what it holds has the checksums that its journal says".into();
+            return Ok(Found::Kept { start: Some(start), why });
+        }
+        clear_up(dir, &ours, &journal_name)?;
+        return Ok(Found::Nothing { start: Some(start), lost_bytes });
+    }
+
+    for (i, output) in outputs.iter_mut().enumerate() {
+        let file = match &output.file {
+            Some(file) => file,
+            // Its name was lost before anything was in it that counts.
+            None => output.file.insert(dir.create(&names[i])?),
+        };
+        if file.size()? != output.head + size(i) {
+            file.truncate(output.head + size(i))?;
+        }
+        file.sync()?;
+    }
+    for spool in names.iter().map(|name| format!("{name}{}", headroom::COPY)) {
+        dir.remove(&spool)?;
+    }
+    dir.sync()?;
+    journal.truncate(story.end)?;
+    let mut journal = Journal::resume(journal, story.end);
+    let commit = Commit { outputs: (0..outputs.len()).map(|i| (size(i), 0)).collect(), ..whole.commit };
+    journal.append(&Record::Cut(commit.clone()))?;
+    journal.file().sync()?;
+
+    let durable = Durable::new(folder.clone(), &name);
+    durable.begin(journal);
+    let mut segment_outputs = Vec::new();
+    for (output, &(size, _)) in outputs.into_iter().zip(&commit.outputs) {
+        let file = output.file.expect("opened or created above");
+        durable.known(&output.name, file.clone(), size);
+        segment_outputs.push(Output::new(&output.name, output.role, file, output.head, size));
+    }
+    let segment = Segment {
+        folder,
+        name,
+        replaces: start.replaces,
+        named: true,
+        claim,
+        volume,
+        sync_ms: start.sync_ms,
+        outputs: segment_outputs,
+        durable: Arc::new(durable),
+        journal: true,
+        samples: commit.samples,
+        last_ms: commit.last_ms,
+    };
+    Ok(Found::Cut(Box::new(Cut {
+        start: *start,
+        segment,
+        commit,
+        lost_bytes,
+        lost_until_us: whole.last.epoch_us,
+        damaged: whole.damaged,
+    })))
+}
+
+fn file_name(name: &str, output: &str) -> String {
+    if output.is_empty() { name.to_owned() } else { format!("{name}.{output}") }
+}
+
+/// What a power cut may have cost, in microseconds.
+fn tolerated_us(sync_ms: u64) -> i64 {
+    i64::try_from(sync_ms).map_or(i64::MAX, |ms| ms.saturating_mul(2000).saturating_add(SLACK_US))
+}
+
+fn read_story(journal: &Arc<dyn DiskFile>) -> Result<Story, Errno> {
+    let mut story = Story::default();
+    let Some(mut reader) = Reader::open(journal.clone())? else { return Ok(story) };
+    while let Some(record) = reader.record()? {
+        if story.start.is_none() && !matches!(record, Record::Start(_)) {
+            break;
+        }
+        match record {
+            Record::Start(start) => story.start = Some(start),
+            Record::Output(output) => story.outputs.push(output),
+            Record::Commit(_) => {}
+            Record::Synced(sizes) => story.synced = sizes,
+            Record::Cut(commit) => story.synced = commit.outputs.iter().map(|&(size, _)| size).collect(),
+            Record::Resize(resize) => story.resizes.push(resize),
+            Record::Resized(resized) => story.resized.push(resized),
+            Record::Closed => story.closed = true,
+        }
+    }
+    story.end = reader.position();
+    Ok(story)
+}
+
+fn first_commit_us(journal: &Arc<dyn DiskFile>) -> Result<i64, Errno> {
+    let Some(mut reader) = Reader::open(journal.clone())? else { return Ok(0) };
+    while let Some(record) = reader.record()? {
+        if let Record::Commit(commit) = record {
+            return Ok(commit.epoch_us);
+        }
+    }
+    Ok(0)
+}
+
+/// Finds out how long the head of an output is, and makes it one that is whole and, if it grew, empty.
+fn settle(
+    mut output: OutputFile,
+    id: usize,
+    resizes: &[journal::Resize],
+    resized: &[journal::Resized],
+    head_room: u64,
+) -> Result<OutputFile, Errno> {
+    output.head = if output.role == Role::Spool { head_room } else { 0 };
+    let Some(file) = &output.file else { return Ok(output) };
+    let resizes: Vec<_> = resizes.iter().filter(|r| r.output == id).collect();
+    let resized: Vec<_> = resized.iter().filter(|r| r.output == id).collect();
+    if let Some(last) = resizes.last() {
+        output.head = match resized.last() {
+            // Each that was begun was also finished.
+            Some(done) if resized.len() >= resizes.len() => done.head,
+            _ => headroom::settle(&**file, last)?,
+        };
+    }
+    if output.role == Role::Spool {
+        // Whatever a close that was cut off wrote there.
+        if file.next_data(0)?.is_some_and(|data| data < output.head) {
+            headroom::clear(&**file, output.head)?;
+        }
+    }
+    output.size = file.size()?.saturating_sub(output.head);
+    Ok(output)
+}
+
+/// Goes through the commits: what was synced is believed, what came later if its checksums hold.
+fn how_far(
+    journal: &Arc<dyn DiskFile>,
+    synced: &[u64],
+    outputs: &[OutputFile],
+    sync_ms: u64,
+) -> Result<Whole, Errno> {
+    let mut whole = Whole::default();
+    let Some(mut reader) = Reader::open(journal.clone())? else { return Ok(whole) };
+    let fits = |commit: &Commit| {
+        let mut sizes = commit.outputs.iter().enumerate();
+        sizes.all(|(i, &(size, _))| {
+            size == 0 || outputs.get(i).is_some_and(|o| o.file.is_some() && o.size >= size)
+        })
+    };
+    let mut broken = false;
+    let mut largest = Commit::default();
+    while let Some(record) = reader.record()? {
+        let commit = match record {
+            Record::Commit(commit) => commit,
+            Record::Cut(commit) => {
+                // What a repair left; all of it was synced.
+                broken = !fits(&commit);
+                (whole.last, largest) = (commit.clone(), commit.clone());
+                whole.commit = commit;
+                continue;
+            }
+            _ => continue,
+        };
+        let is_synced = commit
+            .outputs
+            .iter()
+            .enumerate()
+            .all(|(i, &(size, _))| size <= synced.get(i).copied().unwrap_or(0));
+        let fits = fits(&commit);
+        broken |= !fits || (!broken && !is_synced && !holds(&whole.commit, &commit, outputs)?);
+        if !broken {
+            whole.commit = commit.clone();
+        }
+        if fits {
+            largest = commit.clone();
+        }
+        whole.last = commit;
+    }
+    let tolerated = tolerated_us(sync_ms);
+    let from_us = if whole.commit.samples > 0 { whole.commit.epoch_us } else { i64::MAX };
+    if broken && largest.epoch_us.saturating_sub(from_us) > tolerated {
+        whole.commit = largest;
+        whole.damaged = true;
+    }
+    Ok(whole)
+}
+
+/// Whether what a commit added has the checksums that it says.
+fn holds(before: &Commit, commit: &Commit, outputs: &[OutputFile]) -> Result<bool, Errno> {
+    for (i, &(size, checksum)) in commit.outputs.iter().enumerate() {
+        let from = before.outputs.get(i).map_or(0, |&(size, _)| size);
+        if size < from {
+            return Ok(false);
+        }
+        if size == from {
+            continue;
+        }
+        let Some(OutputFile { file: Some(file), head, .. }) = outputs.get(i) else { return Ok(false) };
+        let mut hasher = crc32fast::Hasher::new();
+        let mut at = from;
+        while at < size {
+            let len = usize::try_from(size - at).map_or(WINDOW, |rest| rest.min(WINDOW));
+            let mut bytes = vec![0; len];
+            if file.read_at(&mut bytes, head + at)? < len {
+                return Ok(false);
+            }
+            hasher.update(&bytes);
+            at += len as u64;
+        }
+        if hasher.finalize() != checksum {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Roots;
+
+    struct Setup {
+        dir: tempfile::TempDir,
+        disk: Disk,
+        folder: Arc<Folder>,
+    }
+
+    fn setup() -> Setup {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::new(Roots::open(dir.path(), &[]).unwrap(), None);
+        let folder = disk.roots.resolve("x").unwrap().folder;
+        Setup { dir, disk, folder }
+    }
+
+    impl Setup {
+        async fn segment(&self, replaces: bool) -> Segment {
+            let names = std::iter::once("x".to_owned());
+            Segment::claim(&self.disk, &self.folder, names, replaces).await.unwrap()
+        }
+
+        async fn take(&self) -> Found {
+            Orphan::take(&self.disk, &self.folder, "x").await.unwrap().cut_back().await.unwrap()
+        }
+
+        fn files(&self) -> Vec<String> {
+            let mut names = self.folder.dir.names().unwrap();
+            names.sort();
+            names
+        }
+
+        fn read(&self, name: &str) -> Vec<u8> {
+            std::fs::read(self.dir.path().join(name)).unwrap()
+        }
+
+        /// Overwrites a byte behind the journal's back.
+        fn damage(&self, name: &str, at: u64) {
+            self.folder.dir.open(name).unwrap().write_at(&[b"?"[..].into()], at).unwrap();
+        }
+    }
+
+    fn start(sync_ms: u64) -> Start {
+        Start { file: "x".into(), head_room: 4096, head_align: 4096, sync_ms, ..Start::default() }
+    }
+
+    /// Three commits of four bytes, the first of them synced.
+    async fn write(segment: &mut Segment, name: &str, role: Role) {
+        let id = segment.create(name, role, &start(2000)).await.unwrap();
+        for (samples, text) in [(1, "aaaa"), (2, "bbbb"), (3, "cccc")] {
+            segment.append(id, [text.into()]).unwrap();
+            segment.contains(samples, samples as i64 * 40);
+            segment.flush().await.unwrap();
+            if samples == 1 {
+                segment.sync().await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn everything_that_holds_is_kept() {
+        for (damaged, kept) in [(None, 3), (Some(8), 2), (Some(7), 1), (Some(1), 3)] {
+            let s = setup();
+            let mut segment = s.segment(false).await;
+            write(&mut segment, "", Role::Main).await;
+            drop(segment.abandon().await);
+            if let Some(at) = damaged {
+                s.damage("x", at);
+            }
+            let Found::Cut(cut) = s.take().await else { panic!("not cut") };
+            assert_eq!((cut.commit.samples, cut.commit.last_ms), (kept, kept as i64 * 40), "{damaged:?}");
+            assert_eq!(cut.lost_bytes, (3 - kept) * 4);
+            assert!(!cut.damaged, "within what a power cut may cost");
+            assert_eq!(s.read("x").len() as u64, kept * 4);
+            // Done again it is the same, and it can be gone on with.
+            drop(cut);
+            let Found::Cut(mut cut) = s.take().await else { panic!("not cut again") };
+            assert_eq!((cut.commit.samples, cut.lost_bytes), (kept, 0));
+            cut.segment.append(0, ["end".into()]).unwrap();
+            cut.segment.flush().await.unwrap();
+            drop(cut.segment.abandon().await);
+            let Found::Cut(cut) = s.take().await else { panic!("not cut again") };
+            assert_eq!(cut.segment.size(0), kept * 4 + 3);
+            cut.segment.finish().await.unwrap();
+            assert_eq!(s.files(), ["x"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_was_begun_is_empty_again_and_the_media_is_where_it_was() {
+        let s = setup();
+        let mut segment = s.segment(false).await;
+        write(&mut segment, "mdat", Role::Spool).await;
+        segment.resize_head(0, 12_288).await.unwrap();
+        segment.write_head(0, 5000, b"junk".to_vec()).await.unwrap();
+        drop(segment.abandon().await);
+        let Found::Cut(cut) = s.take().await else { panic!("not cut") };
+        assert_eq!((cut.segment.head(0), cut.segment.size(0)), (12_288, 12));
+        let file = s.read("x.mdat");
+        assert!(file[..12_288].iter().all(|&b| b == 0));
+        assert_eq!(&file[12_288..], b"aaaabbbbcccc");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_of_nothing() {
+        let s = setup();
+        let mut segment = s.segment(false).await;
+        segment.create("mdat", Role::Spool, &start(2000)).await.unwrap();
+        drop(segment.abandon().await);
+        assert!(matches!(s.take().await, Found::Nothing { lost_bytes: 0, .. }));
+        assert!(s.files().is_empty());
+        std::fs::write(s.dir.path().join("x.info"), "torn").unwrap();
+        assert!(matches!(s.take().await, Found::Nothing { .. }));
+        std::fs::write(s.dir.path().join("x.info"), "torn").unwrap();
+        std::fs::write(s.dir.path().join("x.mdat"), "media").unwrap();
+        assert!(matches!(s.take().await, Found::Kept { .. }));
+        assert_eq!(s.files(), ["x.info", "x.mdat"]);
+    }
+
+    #[tokio::test]
+    async fn an_older_file_is_not_taken_for_the_one_that_was_to_replace_it() {
+        let s = setup();
+        std::fs::write(s.dir.path().join("x"), "old").unwrap();
+        let mut segment = s.segment(true).await;
+        write(&mut segment, "", Role::Main).await;
+        drop(segment.abandon().await);
+        assert!(matches!(s.take().await, Found::Nothing { .. }));
+        assert_eq!((s.files(), s.read("x")), (vec!["x".to_owned()], b"old".to_vec()));
+
+        let mut segment = s.segment(true).await;
+        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        segment.append(id, ["new".into()]).unwrap();
+        segment.contains(1, 0);
+        segment.begun().await.unwrap();
+        drop(segment.abandon().await);
+        let Found::Cut(cut) = s.take().await else { panic!("not cut") };
+        cut.segment.finish().await.unwrap();
+        assert_eq!((s.files(), s.read("x")), (vec!["x".to_owned()], b"new".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn an_orphan_has_one_owner() {
+        let s = setup();
+        let mut segment = s.segment(false).await;
+        write(&mut segment, "", Role::Main).await;
+        let owned = |result| matches!(result, Err(OrphanError::Owned(_)));
+        assert!(owned(Orphan::take(&s.disk, &s.folder, "x").await));
+        // As another process sees it.
+        let other = Disk::new(Roots::open(s.dir.path(), &[]).unwrap(), None);
+        let folder = other.roots.resolve("x").unwrap().folder;
+        assert!(owned(Orphan::take(&other, &folder, "x").await));
+        drop(segment);
+        Orphan::take(&other, &folder, "x").await.unwrap();
+    }
+}

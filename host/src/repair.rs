@@ -1,0 +1,392 @@
+//! Finishes segments that lost their writer: after a crash or a power cut when the server starts, and at once when
+//! a component or a disk failed.
+//!
+//! The files are cut back to what holds ([`orphan`]), then the component that wrote the segment, or else the
+//! one that writes its format now, finishes it with the same code that closes a normal one. What can't be
+//! repaired is kept as it is, and its name stays taken.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use serde_json::json;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::{
+    events::Events,
+    format::{self, Formats, Version},
+    output::{
+        Disk,
+        journal::Start,
+        orphan::{self, Cut, Found, Orphan, OrphanError},
+        path::Folder,
+        segment::OutputError,
+    },
+    sync::lock,
+};
+
+/// Results that are remembered.
+const REMEMBERED: usize = 1000;
+/// Repairs at once.
+const AT_ONCE: usize = 4;
+/// How long a repair that the disk did not allow waits before it is tried again: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What came of an orphan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was cut back and finished.
+    Repaired,
+    /// It had been finished, and only remains were removed.
+    Complete,
+    /// There was nothing to save, and its files are gone.
+    Nothing,
+    /// It can't be repaired; its files are as they were. Why.
+    Kept(String),
+}
+
+impl Outcome {
+    /// A word for it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Repaired => "repaired",
+            Outcome::Complete => "complete",
+            Outcome::Nothing => "nothing",
+            Outcome::Kept(_) => "kept",
+        }
+    }
+}
+
+/// A repair.
+#[derive(Clone, Debug)]
+pub struct Repair {
+    pub at: SystemTime,
+    /// The final path.
+    pub path: PathBuf,
+    /// The recording and its stream; 0 and empty if that is not known.
+    pub config_id: u64,
+    pub stream: String,
+    pub format: String,
+    pub outcome: Outcome,
+    /// Who finished it, and whether that is who wrote it.
+    pub component: Option<(String, bool)>,
+    /// Bytes of the main file.
+    pub bytes: u64,
+    pub samples: u64,
+    /// Length of what was saved, in milliseconds.
+    pub saved_ms: u64,
+    /// Media that was on the disk and did not hold: bytes, and from the last good commit to the last one, in
+    /// milliseconds. What never got to the disk (at most the flush interval) is not counted.
+    pub lost_bytes: u64,
+    pub lost_ms: u64,
+    /// Some of what was kept does not have the checksums that it should.
+    pub damaged: bool,
+}
+
+/// Why a repair did not come to an end. The files can be repaired later.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    #[error(transparent)]
+    Orphan(#[from] OrphanError),
+    /// What was being finished when the disk failed.
+    #[error(transparent)]
+    Disk(#[from] OutputError),
+}
+
+impl Repair {
+    /// Whether media was lost, as far as known.
+    pub fn is_lossy(&self) -> bool {
+        self.lost_bytes > 0 || self.damaged
+    }
+
+    fn new(path: PathBuf, start: Option<&Start>, outcome: Outcome) -> Self {
+        Self {
+            at: SystemTime::now(),
+            path,
+            config_id: start.map_or(0, |s| s.config_id),
+            stream: start.map(|s| s.stream.clone()).unwrap_or_default(),
+            format: start.map(|s| s.format.clone()).unwrap_or_default(),
+            outcome,
+            component: None,
+            bytes: 0,
+            samples: 0,
+            saved_ms: 0,
+            lost_bytes: 0,
+            lost_ms: 0,
+            damaged: false,
+        }
+    }
+
+    /// One log line.
+    pub fn log(&self) {
+        let file = self.path.display();
+        let Self { config_id, stream, bytes, samples, saved_ms, lost_bytes, lost_ms, damaged, .. } = self;
+        let component = self.component.as_ref().map(|(label, same)| {
+            if *same { label.clone() } else { format!("{label}, which did not write it") }
+        });
+        match &self.outcome {
+            Outcome::Repaired => tracing::warn!(
+                %file, config_id, stream, bytes, samples, saved_ms, lost_bytes, lost_ms, damaged, component,
+                "repaired"
+            ),
+            Outcome::Complete => {
+                tracing::info!(%file, config_id, stream, bytes, "complete; its remains are removed");
+            }
+            Outcome::Nothing => {
+                tracing::warn!(%file, config_id, stream, lost_bytes, "nothing to save; its files are removed");
+            }
+            Outcome::Kept(why) => {
+                tracing::error!(%file, config_id, stream, why, "can't be repaired; its files are kept");
+            }
+        }
+    }
+
+    /// The payload of an event.
+    pub fn to_json(&self) -> serde_json::Value {
+        json!({
+            "path": self.path.display().to_string(),
+            "configId": self.config_id,
+            "localStreamName": self.stream,
+            "format": self.format,
+            "outcome": self.outcome.as_str(),
+            "reason": if let Outcome::Kept(why) = &self.outcome { why } else { "" },
+            "component": self.component.as_ref().map(|c| &c.0),
+            "sameComponent": self.component.as_ref().is_none_or(|c| c.1),
+            "bytes": self.bytes,
+            "samples": self.samples,
+            "savedSeconds": self.saved_ms as f64 / 1000.0,
+            "lostBytes": self.lost_bytes,
+            "lostSeconds": self.lost_ms as f64 / 1000.0,
+            "damaged": self.damaged,
+        })
+    }
+}
+
+/// Repairs one segment in a folder, by its final name.
+pub async fn repair(
+    disk: &Disk,
+    formats: &Formats,
+    folder: &Arc<Folder>,
+    name: &str,
+) -> Result<Repair, RepairError> {
+    finish(formats, Orphan::take(disk, folder, name).await?).await
+}
+
+/// Repairs a segment that was taken, or given up by its writer.
+pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, RepairError> {
+    let mut refused: Vec<String> = Vec::new();
+    loop {
+        let path = orphan.path();
+        let cut = match orphan.cut_back().await? {
+            Found::Nothing { start, lost_bytes } => {
+                return Ok(Repair { lost_bytes, ..Repair::new(path, start.as_deref(), Outcome::Nothing) });
+            }
+            Found::Complete { start, file } => {
+                return Ok(Repair {
+                    bytes: file.bytes,
+                    ..Repair::new(path, Some(&start), Outcome::Complete)
+                });
+            }
+            Found::Kept { start, why } => return Ok(Repair::new(path, start.as_deref(), Outcome::Kept(why))),
+            Found::Cut(cut) => cut,
+        };
+        let Cut { start, segment, commit, lost_bytes, lost_until_us, damaged } = *cut;
+        let ms = |us: i64| u64::try_from(us / 1000).unwrap_or(0);
+        let found = Repair {
+            samples: commit.samples,
+            saved_ms: u64::try_from(commit.last_ms - start.origin_ms).unwrap_or(0),
+            lost_bytes,
+            lost_ms: ms(lost_until_us - commit.epoch_us),
+            damaged,
+            ..Repair::new(path.clone(), Some(&start), Outcome::Repaired)
+        };
+        let candidates = formats.for_repair(&start.format, &start.sha256);
+        let next = candidates.into_iter().find(|v| !refused.contains(&v.sha256) && (v.recovers()));
+        let failed = match next {
+            None if segment.has_main() && refused.is_empty() => {
+                // Its format has no `recover`: the file is as good as it was while it grew.
+                match segment.finish().await {
+                    Ok(file) => return Ok(Repair { bytes: file.bytes, ..found }),
+                    Err((error, _)) => return Err(error.into()),
+                }
+            }
+            None => {
+                drop(segment.abandon().await);
+                let why = match refused.is_empty() {
+                    true => format!("there is no component that can recover format `{}`", start.format),
+                    false => format!("no component of format `{}` could recover it", start.format),
+                };
+                return Ok(Repair { outcome: Outcome::Kept(why), ..found });
+            }
+            Some(version) => match recover(&version, segment, start.clone()).await {
+                Ok((file, duration_ms)) => {
+                    return Ok(Repair {
+                        component: Some((version.label(), version.sha256 == start.sha256)),
+                        bytes: file.bytes,
+                        saved_ms: duration_ms.unwrap_or(found.saved_ms),
+                        ..found
+                    });
+                }
+                Err(failed) => {
+                    refused.push(version.sha256.clone());
+                    failed
+                }
+            },
+        };
+        if let Some(error) = failed.error.disk_error() {
+            return Err(error.clone().into());
+        }
+        tracing::error!(file = %path.display(), error = %failed.error, "recover failed");
+        orphan = failed.orphan;
+    }
+}
+
+async fn recover(
+    version: &Arc<Version>,
+    segment: crate::output::Segment,
+    start: Start,
+) -> Result<(crate::output::segment::Finished, Option<u64>), format::Failed> {
+    let finished = format::recover(version, segment, start).await?.complete().await?;
+    let duration = finished.properties.iter().find(|(key, _)| key == "duration-ms");
+    Ok((finished.file, duration.and_then(|(_, ms)| ms.parse().ok())))
+}
+
+/// One more, as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Repairs what needs it, and remembers what came of it. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Repairs(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    disk: Disk,
+    formats: Formats,
+    events: Events,
+    done: Mutex<VecDeque<Repair>>,
+    /// Orphans that are being repaired, or wait for it.
+    unfinished: AtomicUsize,
+    room: Arc<Semaphore>,
+}
+
+impl Repairs {
+    pub fn new(disk: Disk, formats: Formats, events: Events) -> Self {
+        let room = Arc::new(Semaphore::new(AT_ONCE));
+        Self(Arc::new(Inner {
+            disk,
+            formats,
+            events,
+            done: Mutex::default(),
+            unfinished: AtomicUsize::new(0),
+            room,
+        }))
+    }
+
+    /// Looks through all media roots and repairs every orphan, until all of them are done.
+    pub async fn everywhere(&self) {
+        let mut folders = self.0.disk.roots.clone().walk();
+        let mut repairs = JoinSet::new();
+        while let Some(folder) = folders.recv().await {
+            let folder = match folder {
+                Ok(folder) => Arc::new(folder),
+                Err(error) => {
+                    tracing::warn!(%error, "not looked through for what is to be repaired");
+                    continue;
+                }
+            };
+            let its = folder.clone();
+            let names = match tokio::task::spawn_blocking(move || orphan::unclosed(&its)).await {
+                Ok(Ok(names)) => names,
+                Ok(Err(errno)) => {
+                    let why = crate::output::path::describe(errno);
+                    tracing::warn!(folder = %folder.path.display(), why, "not looked through");
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            for name in names {
+                let (repairs_, folder) = (self.clone(), folder.clone());
+                repairs.spawn(async move { repairs_.orphan(folder, name, Duration::ZERO).await });
+            }
+        }
+        while repairs.join_next().await.is_some() {}
+    }
+
+    /// Repairs a segment that its writer gave up. If the disk does not allow it now, it is tried again and again.
+    pub async fn given_up(&self, folder: Arc<Folder>, orphan: Orphan) {
+        let _counted = Counted::new(&self.0.unfinished);
+        let name = orphan.name().to_owned();
+        match finish(&self.0.formats, orphan).await {
+            Ok(repair) => self.done(repair),
+            Err(error) => {
+                tracing::warn!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
+                let repairs = self.clone();
+                tokio::spawn(async move { repairs.orphan(folder, name, RETRY.0).await });
+            }
+        }
+    }
+
+    /// Orphans that are known and not done with.
+    pub fn unfinished(&self) -> usize {
+        self.0.unfinished.load(Ordering::Relaxed)
+    }
+
+    /// Results, the latest last.
+    pub fn list(&self) -> Vec<Repair> {
+        lock(&self.0.done).iter().cloned().collect()
+    }
+
+    /// Repairs an orphan after a while, and again and again if the disk does not allow it.
+    async fn orphan(&self, folder: Arc<Folder>, name: String, mut wait: Duration) {
+        let Inner { disk, formats, room, .. } = &*self.0;
+        let _counted = Counted::new(&self.0.unfinished);
+        loop {
+            tokio::time::sleep(wait).await;
+            let permit = room.acquire().await;
+            let result = repair(disk, formats, &folder, &name).await;
+            drop(permit);
+            let error = match result {
+                Ok(repair) => return self.done(repair),
+                // Its owner takes care of it.
+                Err(RepairError::Orphan(OrphanError::Owned(path))) => {
+                    tracing::debug!(path = %path.display(), "has an owner");
+                    return;
+                }
+                Err(error) => error,
+            };
+            if wait.is_zero() {
+                tracing::error!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
+            }
+            wait = (wait * 2).clamp(RETRY.0, RETRY.1);
+        }
+    }
+
+    fn done(&self, repair: Repair) {
+        repair.log();
+        self.0.events.send("recordRecovered", repair.to_json());
+        let mut done = lock(&self.0.done);
+        done.push_back(repair);
+        if done.len() > REMEMBERED {
+            done.pop_front();
+        }
+    }
+}

@@ -22,12 +22,13 @@ use crate::{
     events::Events,
     format::{self, Formats, Version},
     output::{
-        Disk,
-        journal::Start,
+        Disk, Segment,
+        journal::{self, Start},
         orphan::{self, Cut, Found, Orphan, OrphanError},
         path::Folder,
         segment::OutputError,
     },
+    recorder::manifest::{self, Manifest, Moment},
     sync::lock,
 };
 
@@ -224,14 +225,10 @@ pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, Rep
                 };
                 return Ok(Repair { outcome: Outcome::Kept(why), ..found });
             }
-            Some(version) => match recover(&version, segment, start.clone()).await {
-                Ok((file, duration_ms)) => {
-                    return Ok(Repair {
-                        component: Some((version.label(), version.sha256 == start.sha256)),
-                        bytes: file.bytes,
-                        saved_ms: duration_ms.unwrap_or(found.saved_ms),
-                        ..found
-                    });
+            Some(version) => match recover(&version, segment, &start, &found).await {
+                Ok((bytes, saved_ms)) => {
+                    let component = Some((version.label(), version.sha256 == start.sha256));
+                    return Ok(Repair { component, bytes, saved_ms, ..found });
                 }
                 Err(failed) => {
                     refused.push(version.sha256.clone());
@@ -247,14 +244,54 @@ pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, Rep
     }
 }
 
+/// Has a segment finished. Returns the file's size, and the length of what is in it in milliseconds.
 async fn recover(
     version: &Arc<Version>,
-    segment: crate::output::Segment,
-    start: Start,
-) -> Result<(crate::output::segment::Finished, Option<u64>), format::Failed> {
-    let finished = format::recover(version, segment, start).await?.complete().await?;
-    let duration = finished.properties.iter().find(|(key, _)| key == "duration-ms");
-    Ok((finished.file, duration.and_then(|(_, ms)| ms.parse().ok())))
+    segment: Segment,
+    start: &Start,
+    found: &Repair,
+) -> Result<(u64, u64), format::Failed> {
+    let mut closing = format::recover(version, segment, start.clone()).await?;
+    let duration = closing.properties().iter().find(|(key, _)| key == "duration-ms");
+    let saved_ms = duration.and_then(|(_, ms)| ms.parse().ok()).unwrap_or(found.saved_ms);
+    if start.manifest {
+        let manifest = manifest(version, start, found, saved_ms);
+        closing =
+            closing.add_manifest(|bytes, sha256| Manifest { bytes, sha256, ..manifest }.to_json()).await?;
+    }
+    Ok((closing.complete().await?.file.bytes, saved_ms))
+}
+
+/// What is known of a segment that lost its writer: no counts by track, which went with it.
+fn manifest(version: &Version, start: &Start, found: &Repair, saved_ms: u64) -> Manifest {
+    let saved_ms = i64::try_from(saved_ms).unwrap_or(0);
+    let track = |t: &journal::Track| manifest::Track {
+        id: t.id,
+        kind: t.kind.clone(),
+        codec: t.codec.clone(),
+        ..manifest::Track::default()
+    };
+    Manifest {
+        manifest_version: manifest::VERSION,
+        file: start.file.clone(),
+        format: start.format.clone(),
+        component_version: version.manifest.version.clone(),
+        component_sha256: version.sha256.clone(),
+        config_id: start.config_id,
+        local_stream_name: start.stream.clone(),
+        segment: start.segment,
+        reason: "recovered".into(),
+        start: Moment::new(start.epoch_us, start.origin_ms),
+        end: Moment::new(start.epoch_us + saved_ms * 1000, start.origin_ms + saved_ms),
+        tracks: start.tracks.iter().map(track).collect(),
+        repair: Some(manifest::Repair {
+            samples: found.samples,
+            lost_bytes: found.lost_bytes,
+            lost_ms: found.lost_ms,
+            damaged: found.damaged,
+        }),
+        ..Manifest::default()
+    }
 }
 
 /// One more, as long as it lives.

@@ -48,7 +48,7 @@ pub async fn serve(
     let roots = Roots::open(&media, &config.allow_path).context("the media folders")?;
     tracing::info!(media = %roots.media().display(), data = %data.display(), "folders");
     let engine = Engine::new().map_err(|e| anyhow::anyhow!("wasmtime: {e:#}"))?;
-    let formats = Formats::open(engine, &data, config.formats, Limits::default())
+    let formats = Formats::open(engine, Some(&data), config.formats, Limits::default())
         .await
         .context("loading the embedded formats")?;
 

@@ -89,7 +89,7 @@ pub(crate) fn run(runtime: &Runtime, engine: &Engine, memory: &Memory, effort: E
     runtime.block_on(async {
         let data = scratch()?;
         let cache = data.path().join("components");
-        let formats = Formats::open(engine.clone(), data.path(), None, Limits::default()).await?;
+        let formats = Formats::open(engine.clone(), Some(data.path()), None, Limits::default()).await?;
         for (format, memory) in FORMATS.into_iter().zip(&memory.0) {
             let file = Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format!("{format}.wasm"));
             let mut compile = Rounds::new();

@@ -40,7 +40,8 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let engine = Engine::new().map_err(from_wasmtime)?;
     let data = files::scratch()?;
-    let formats = runtime.block_on(Formats::open(engine.clone(), data.path(), None, Limits::default()))?;
+    let formats =
+        runtime.block_on(Formats::open(engine.clone(), Some(data.path()), None, Limits::default()))?;
 
     println!("# Reelwright: what components cost\n");
     if effort == Effort::Quick {

@@ -53,6 +53,7 @@ pub(crate) fn begin() -> Begin {
         epoch_us: 1_704_067_200_000_000,
         origin_ms: 0,
         head_room: HEAD_ROOM,
+        manifest: false,
         config_id: 0,
         stream: String::new(),
         tracks: stream::tracks(),

@@ -90,6 +90,7 @@ fn settings(format: &str) -> Settings {
         date_folder_structure: false,
         preset: 0,
         has_audio: true,
+        manifest: false,
         user: Default::default(),
     }
 }

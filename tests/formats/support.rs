@@ -41,7 +41,7 @@ impl Host {
         // Compiled once for all tests of a run.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("formats");
         let engine = Engine::new().unwrap();
-        let formats = Formats::open(engine, &cache, Some(folder), limits).await.unwrap();
+        let formats = Formats::open(engine, Some(&cache), Some(folder), limits).await.unwrap();
         let disk = Disk::new(Roots::open(&dir.path().join("media"), &[]).unwrap(), None);
         Self { dir, formats, disk }
     }
@@ -130,6 +130,7 @@ pub fn begin(clip: &Clip, options: &[(&str, &str)]) -> Begin {
         epoch_us: EPOCH_US,
         origin_ms: 0,
         head_room: 4096,
+        manifest: false,
         config_id: 1,
         stream: "cam".into(),
         tracks: clip.tracks.clone(),

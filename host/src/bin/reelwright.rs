@@ -9,14 +9,20 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use reelwright::{config::Config, control, publish, server};
+use reelwright::{
+    config::Config,
+    control, publish,
+    recorder::manifest::{self, Manifest},
+    server,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// Records live streams to FLV, MPEG-TS and MP4, each written by a WebAssembly component.
 ///
-/// Exit codes: 0 done, 1 wrong usage or a command that failed, 4 input or output failed.
+/// Exit codes: 0 done, 1 wrong usage or a command that failed, 2 nothing to do, 3 a file is not what its manifest
+/// says, 4 input or output failed.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
@@ -49,6 +55,12 @@ enum Command {
         /// Length of media to send: the file is repeated or cut
         #[arg(long, value_name = "SECONDS")]
         duration: Option<f64>,
+    },
+    /// Checks a recorded file against the manifest beside it (FILE.json) and lists its gaps
+    Verify {
+        /// The file, or several
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
     /// Sends one command to a running server and prints the reply
     Cli {
@@ -105,6 +117,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 report.bytes, report.tags, report.seconds, report.worst_lateness_ms
             );
         }
+        Command::Verify { files } => return Ok(verify(&files)),
         Command::Cli { command, addr } => {
             let (succeeded, reply) = control::client::ascii(&addr, &command).await.context(addr)?;
             print!("{}", reply.replace('\r', ""));
@@ -112,6 +125,55 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Compares files with their manifests; the worst of them gives the exit code.
+fn verify(files: &[PathBuf]) -> ExitCode {
+    let mut worst = 0;
+    for file in files {
+        let path = file.display();
+        let mut manifest = file.clone().into_os_string();
+        manifest.push(".json");
+        let text = match std::fs::read(&manifest) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                eprintln!("reelwright: {path}: it has no manifest");
+                worst = worst.max(2);
+                continue;
+            }
+            Err(error) => {
+                eprintln!("reelwright: {}: {error}", manifest.display());
+                worst = 4;
+                continue;
+            }
+        };
+        let result = serde_json::from_slice::<Manifest>(&text)
+            .map_err(std::io::Error::from)
+            .and_then(|manifest| Ok((manifest::verify(file, &manifest)?, manifest)));
+        match result {
+            Ok((Ok(()), manifest)) => {
+                let frames: u64 = manifest.tracks.iter().map(|track| track.frames).sum();
+                println!(
+                    "{path}: as it was recorded: {} bytes, {frames} frames, {} gaps",
+                    manifest.bytes,
+                    manifest.gaps.len() as u64 + manifest.more_gaps
+                );
+                for gap in &manifest.gaps {
+                    let manifest::Gap { reason, from_ms, to_ms, samples, bytes } = gap;
+                    println!("  gap: {reason}, {from_ms} to {to_ms} ms, {samples} samples, {bytes} bytes");
+                }
+            }
+            Ok((Err(difference), _)) => {
+                eprintln!("reelwright: {path}: {difference}");
+                worst = worst.max(3);
+            }
+            Err(error) => {
+                eprintln!("reelwright: {path}: {error}");
+                worst = 4;
+            }
+        }
+    }
+    ExitCode::from(worst)
 }
 
 /// Flags over the file's settings; `None` if the file is wrong, which has been said.

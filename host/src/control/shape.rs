@@ -328,6 +328,7 @@ mod tests {
             date_folder_structure: false,
             preset: 0,
             has_audio: true,
+            manifest: false,
             user: [("_who".to_owned(), "me".to_owned())].into(),
         }
     }

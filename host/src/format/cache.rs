@@ -20,14 +20,20 @@ const DIGEST: usize = 32;
 
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
-    folder: PathBuf,
+    /// `None`: nothing is kept.
+    folder: Option<PathBuf>,
 }
 
 impl Cache {
     /// Opens the cache in a folder, which is created if it is missing.
     pub(super) fn open(folder: &Path) -> std::io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: Some(folder.to_owned()) })
+    }
+
+    /// A cache that keeps nothing.
+    pub(super) fn none() -> Self {
+        Self { folder: None }
     }
 
     /// The component compiled, from the cache if it is there. Compiling takes up to minutes; call it on a thread
@@ -38,24 +44,25 @@ impl Cache {
         sha256: &str,
         wasm: &[u8],
     ) -> wasmtime::Result<Component> {
-        let path = self.folder.join(format!("{sha256}-{:016x}.cwasm", engine.compatibility()));
+        let Some(folder) = &self.folder else { return Component::new(engine.wasmtime(), wasm) };
+        let path = folder.join(format!("{sha256}-{:016x}.cwasm", engine.compatibility()));
         if let Some(component) = load(engine, &path) {
             return Ok(component);
         }
         let component = Component::new(engine.wasmtime(), wasm)?;
-        if let Err(error) = self.store(&path, &component.serialize()?) {
+        if let Err(error) = store(folder, &path, &component.serialize()?) {
             tracing::warn!(path = %path.display(), %error, "can't keep a compiled component");
         }
         Ok(component)
     }
+}
 
-    fn store(&self, path: &Path, compiled: &[u8]) -> std::io::Result<()> {
-        let mut file = tempfile_in(&self.folder)?;
-        file.1.write_all(&Sha256::digest(compiled))?;
-        file.1.write_all(compiled)?;
-        file.1.sync_data()?;
-        fs::rename(&file.0, path)
-    }
+fn store(folder: &Path, path: &Path, compiled: &[u8]) -> std::io::Result<()> {
+    let mut file = tempfile_in(folder)?;
+    file.1.write_all(&Sha256::digest(compiled))?;
+    file.1.write_all(compiled)?;
+    file.1.sync_data()?;
+    fs::rename(&file.0, path)
 }
 
 /// A new file with a name that nothing else has.

@@ -48,14 +48,18 @@ struct Loaded {
 type Stamp = (u64, u64, i64, i64, i64, i64);
 
 impl Formats {
-    /// Loads the embedded formats and those of the folder. `data` gets the cache of compiled components.
+    /// Loads the embedded formats and those of the folder. `data` gets the cache of compiled components, if there
+    /// is to be one.
     pub async fn open(
         engine: Engine,
-        data: &Path,
+        data: Option<&Path>,
         folder: Option<PathBuf>,
         limits: Limits,
     ) -> Result<Self, LoadError> {
-        let cache = Cache::open(&data.join("components"))?;
+        let cache = match data {
+            Some(data) => Cache::open(&data.join("components"))?,
+            None => Cache::none(),
+        };
         let limits = Arc::new(limits);
         let mut embedded = Vec::new();
         for wasm in EMBEDDED {

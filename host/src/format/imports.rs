@@ -28,6 +28,8 @@ use crate::output::{
 const MAX_READ: u32 = 1 << 20;
 /// Bytes that may wait for the end of a call before they go to the disk.
 const FLUSH_AT: usize = 4 << 20;
+/// Names of outputs that are the host's own.
+const RESERVED: [&str; 2] = ["info", "json"];
 /// Most pieces of one append.
 const MAX_PIECES: usize = 1 << 16;
 /// Output that a sample justifies besides its payload: MPEG-TS needs a packet of 188 bytes, and tables.
@@ -174,7 +176,7 @@ impl host::Host for State {
         };
         let plain = (1..=32).contains(&name.len())
             && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if if role == Role::Main { !name.is_empty() } else { !plain || name == "info" } {
+        if if role == Role::Main { !name.is_empty() } else { !plain || RESERVED.contains(&&*name) } {
             let name = cut(&name, 80);
             return Ok(Err(bad_call(format!("{name:?} can't be the name of a {} output", role.as_str()))));
         }

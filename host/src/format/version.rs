@@ -14,6 +14,7 @@ use super::{
     recovery_bindings::PluginWithRecoveryPre,
     writer::{self, Time},
 };
+use crate::output::hex;
 
 /// Largest component file, in bytes.
 pub(super) const MAX_COMPONENT: u64 = 64 << 20;
@@ -209,9 +210,9 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if !word(&manifest.format, 32, true) {
         return Err(format!("format {:?}: 1 to 32 of a-z, 0-9 and -", cut(&manifest.format, 80)));
     }
-    if !word(&manifest.extension, 16, false) || manifest.extension == "info" {
+    if !word(&manifest.extension, 16, false) || ["info", "json"].contains(&&*manifest.extension) {
         return Err(format!(
-            "extension {:?}: 1 to 16 of a-z and 0-9, not info",
+            "extension {:?}: 1 to 16 of a-z and 0-9, not info or json",
             cut(&manifest.extension, 80)
         ));
     }
@@ -225,8 +226,4 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
         }
         None => Ok(()),
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

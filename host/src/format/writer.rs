@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     media::{Sample, Track},
-    output::{Segment, journal, orphan::Orphan, segment},
+    output::{Segment, journal, orphan::Orphan, segment, sidecar::MANIFEST},
 };
 
 /// Most samples of one `write`.
@@ -42,6 +42,8 @@ pub struct Begin {
     pub origin_ms: i64,
     /// Bytes kept free in front of a spool; a multiple of [`HEAD_ALIGN`].
     pub head_room: u64,
+    /// Whether the file gets a manifest.
+    pub manifest: bool,
     /// The recording's id and the stream's name, for reports of a repair.
     pub config_id: u64,
     pub stream: String,
@@ -86,6 +88,22 @@ pub struct Finished {
 }
 
 impl Closing {
+    /// What the format says of it: `duration-ms`, …
+    pub fn properties(&self) -> &[(String, String)] {
+        &self.properties
+    }
+
+    /// Adds a manifest; see [`Segment::add_manifest`].
+    pub async fn add_manifest(mut self, text: impl FnOnce(u64, String) -> Vec<u8>) -> Result<Self, Failed> {
+        match self.segment.add_manifest(text).await {
+            Ok(()) => Ok(self),
+            Err(error) => Err(Failed {
+                error: FormatError { component: self.component, call: "finish", cause: Cause::Output(error) },
+                orphan: self.segment.abandon().await,
+            }),
+        }
+    }
+
     /// Makes the file durable under its final name. Needs nothing of the component.
     pub async fn complete(self) -> Result<Finished, Failed> {
         let Self { component, segment, properties, .. } = self;
@@ -333,7 +351,7 @@ pub async fn recover(
     };
     let from = format!("{} {}", version.label(), segment.path().display());
     let wit = wit_start(&start);
-    let outputs = segment.output_names();
+    let outputs = segment.output_names().into_iter().filter(|name| name != MANIFEST).collect::<Vec<_>>();
     let state = State::with_session(&version.limits, &from, Session::new(segment, start, true));
     let mut store = store(&version.engine, &version.limits, state);
     let result = async {
@@ -479,7 +497,7 @@ fn journal_start(version: &Version, segment: &Segment, begin: Begin) -> journal:
         config_id: begin.config_id,
         stream: begin.stream,
         sync_ms: segment.sync_ms(),
-        manifest: false,
+        manifest: begin.manifest,
         tracks: begin
             .tracks
             .into_iter()

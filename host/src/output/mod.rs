@@ -18,6 +18,7 @@ pub mod journal;
 pub mod orphan;
 pub mod path;
 pub mod segment;
+pub mod sidecar;
 pub mod storage;
 pub mod volume;
 
@@ -27,6 +28,11 @@ pub use segment::Segment;
 use std::{sync::Arc, time::Duration};
 
 use volume::Volumes;
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
 
 /// What every segment needs to get at the disk. Clones share it.
 #[derive(Clone, Debug)]

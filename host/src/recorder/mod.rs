@@ -3,6 +3,7 @@
 //! [`Recordings`] keeps the orders. When a stream starts, each recording that names it gets a run (`task`),
 //! which asks a [`plan`] where segments start and end, and drives a writer for each.
 
+pub mod manifest;
 pub mod naming;
 pub mod plan;
 mod task;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub date_folder_structure: bool,
     pub preset: u32,
     pub has_audio: bool,
+    /// Each file gets a [`manifest`] beside it.
+    pub manifest: bool,
     /// The `_name` variables, underscore included.
     pub user: BTreeMap<String, String>,
 }

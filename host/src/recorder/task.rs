@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, RecordError, Recording,
+    manifest::{self, Manifest, Moment, Tally},
     naming::Names,
     plan::{Note, Now, Plan, Policy, Step},
 };
@@ -81,6 +82,8 @@ struct Running {
     /// Segments that are being made durable.
     closing: JoinSet<()>,
     notes: NoteRate,
+    /// What the next manifest has to list.
+    gaps: Gaps,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
 }
@@ -88,9 +91,13 @@ struct Running {
 /// The segment that is being written.
 struct Current {
     writer: Writer,
+    number: u64,
+    /// Wall clock at the origin.
+    epoch_us: i64,
     origin_ms: i64,
     samples: u64,
     last_ms: i64,
+    tally: Tally,
     /// When the log last said how far it is.
     said: Instant,
 }
@@ -123,6 +130,7 @@ impl Run {
             batch_bytes: 0,
             closing: JoinSet::new(),
             notes: NoteRate::default(),
+            gaps: Gaps::default(),
             segment: None,
             tracks: Vec::new(),
             last_name: None,
@@ -256,6 +264,7 @@ impl Running {
             epoch_us,
             origin_ms,
             head_room: head_room(settings.chunk_length),
+            manifest: settings.manifest,
             config_id: self.run.recording.config_id,
             stream: settings.local_stream_name.clone(),
             tracks: tracks.clone(),
@@ -278,9 +287,17 @@ impl Running {
             run.segments += 1;
             run.component = writer.version().label();
         });
+        self.segment = Some(Current {
+            writer,
+            number,
+            epoch_us,
+            origin_ms,
+            samples: 0,
+            last_ms: origin_ms,
+            tally: Tally::new(&tracks),
+            said: Instant::now(),
+        });
         self.tracks = tracks;
-        self.segment =
-            Some(Current { writer, origin_ms, samples: 0, last_ms: origin_ms, said: Instant::now() });
         Ok(())
     }
 
@@ -296,6 +313,7 @@ impl Running {
         }
         current.writer.write(&self.batch).await?;
         current.samples += self.batch.len() as u64;
+        self.batch.iter().for_each(|sample| current.tally.add(sample));
         current.last_ms = self.batch.iter().map(|s| s.dts_ms).fold(current.last_ms, i64::max);
         if current.last_ms - current.origin_ms >= GOOD_LENGTH_MS {
             self.strikes = 0;
@@ -330,8 +348,9 @@ impl Running {
 
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
-        let Some(Current { writer, origin_ms, samples, .. }) = self.segment.take() else { return Ok(()) };
-        let version = writer.version().clone();
+        let Some(current) = self.segment.take() else { return Ok(()) };
+        let Current { writer, number, epoch_us, origin_ms, samples, tally, .. } = current;
+        let (version, file) = (writer.version().clone(), writer.path());
         let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
         let begun = Instant::now();
         let closing = writer.finish(End { reason, tracks: ends }).await?;
@@ -339,12 +358,38 @@ impl Running {
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
         let (repairs, folder) = (self.run.repairs.clone(), self.target.folder.clone());
+        let gaps = std::mem::take(&mut self.gaps);
+        let manifest = recording.settings.manifest.then(|| Manifest {
+            manifest_version: manifest::VERSION,
+            file: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            format: version.manifest.format.clone(),
+            component_version: version.manifest.version.clone(),
+            component_sha256: version.sha256.clone(),
+            config_id: recording.config_id,
+            local_stream_name: recording.settings.local_stream_name.clone(),
+            segment: number,
+            reason: reason.into(),
+            start: Moment::new(epoch_us, origin_ms),
+            end: Moment::new(epoch_us + (end_ms - origin_ms) * 1000, end_ms),
+            tracks: tally.into_tracks(),
+            gaps: gaps.listed,
+            more_gaps: gaps.more,
+            ..Manifest::default()
+        });
         while self.closing.len() >= MAX_CLOSING {
             self.closing.join_next().await;
         }
         self.closing.spawn(async move {
             let stream = &recording.settings.local_stream_name;
-            let finished = match closing.complete().await {
+            let closing = match manifest {
+                Some(manifest) => {
+                    closing
+                        .add_manifest(|bytes, sha256| Manifest { bytes, sha256, ..manifest }.to_json())
+                        .await
+                }
+                None => Ok(closing),
+            };
+            let finished = match async { closing?.complete().await }.await {
                 Ok(finished) => finished,
                 Err(Failed { error, orphan }) => {
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
@@ -467,6 +512,22 @@ impl Running {
                     "no key frame came; a segment starts without one"
                 );
             }
+        }
+    }
+}
+
+/// Gaps for a manifest.
+#[derive(Debug, Default)]
+struct Gaps {
+    listed: Vec<manifest::Gap>,
+    more: u64,
+}
+
+impl Gaps {
+    fn add(&mut self, gap: manifest::Gap) {
+        match self.listed.len() < manifest::MAX_GAPS {
+            true => self.listed.push(gap),
+            false => self.more += 1,
         }
     }
 }

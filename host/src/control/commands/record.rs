@@ -75,6 +75,12 @@ pub(super) static RECORD: Command = Command {
             help: "Number of a set of parameters; 0: none. Others are not supported yet.",
         },
         Param { name: "hasAudio", kind: Kind::Bool, need: Need::Default("1"), help: "0: record video only." },
+        Param {
+            name: "manifest",
+            kind: Kind::Bool,
+            need: Need::Default("0"),
+            help: "1: a file NAME.json beside each file says what is in it, what is missing, and its SHA-256.",
+        },
     ],
     needs_params: true,
     run: |context, args| Box::pin(record(context, args)),
@@ -128,6 +134,7 @@ fn settings(args: Args) -> Settings {
         date_folder_structure: args.is("dateFolderStructure"),
         preset: number("preset"),
         has_audio: args.is("hasAudio"),
+        manifest: args.is("manifest"),
         user: args.user,
     }
 }
@@ -155,6 +162,7 @@ mod tests {
             date_folder_structure: false,
             preset: 0,
             has_audio: true,
+            manifest: false,
             user: Default::default(),
         };
         assert_eq!(asked(r"localStreamName=cam1 pathtofile=a\ b"), expected);
@@ -174,10 +182,11 @@ mod tests {
             date_folder_structure: true,
             preset: 3,
             has_audio: false,
+            manifest: true,
             user: [("_a".to_owned(), "b".to_owned())].into(),
         };
         let all = "LOCALSTREAMNAME=s pathToFile=p type=TS overwrite=true keepAlive=no chunkLength=999999 \
-            waitForIdr=0 winQtCompat=YES dateFolderStructure=1 preset=3 hasAudio=false _a=b";
+            waitForIdr=0 winQtCompat=YES dateFolderStructure=1 preset=3 hasAudio=false manifest=1 _a=b";
         assert_eq!(asked(all), expected);
     }
 }

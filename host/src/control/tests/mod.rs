@@ -20,7 +20,9 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
     static FORMATS: OnceCell<Formats> = OnceCell::const_new();
     let open = async || {
         let data = tempfile::tempdir().unwrap();
-        Formats::open(Engine::new().unwrap(), data.path(), None, limits::Limits::default()).await.unwrap()
+        Formats::open(Engine::new().unwrap(), Some(data.path()), None, limits::Limits::default())
+            .await
+            .unwrap()
     };
     let formats = FORMATS.get_or_init(open).await.clone();
     let media = tempfile::tempdir().unwrap();

@@ -26,7 +26,7 @@ pub(super) const JOURNAL: &str = "info";
 /// What the name of a main file that is to replace another gets until its format has opened.
 pub(super) const NEW: &str = ".new";
 /// What makes a name taken: the journal, and spools that have lost theirs.
-const SPOOLS: [&str; 4] = [JOURNAL, "mdat", "track1", "track2"];
+pub(super) const SPOOLS: [&str; 4] = [JOURNAL, "mdat", "track1", "track2"];
 
 /// What the disk said no to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,8 @@ pub struct Segment {
     pub(super) outputs: Vec<Output>,
     pub(super) durable: Arc<Durable>,
     pub(super) journal: bool,
+    /// Outputs of which the journal durably knows: the first so many.
+    pub(super) recorded: usize,
     /// Samples that are in the outputs, and the latest DTS among them.
     pub(super) samples: u64,
     pub(super) last_ms: i64,
@@ -150,6 +152,7 @@ impl Segment {
                 outputs: Vec::new(),
                 durable: Arc::new(Durable::new(folder.clone(), &name)),
                 journal: false,
+                recorded: 0,
                 samples: 0,
                 last_ms: 0,
                 name,
@@ -308,6 +311,13 @@ impl Segment {
         let cost = self.pending_cost();
         if cost == 0 {
             return Ok(());
+        }
+        if self.sync_ms > 0 && self.recorded < self.outputs.len() {
+            // Repair has to know of a file that has anything in it. The records are written in their turn.
+            self.volume.run(|| ()).await;
+            let durable = self.durable.clone();
+            self.volume.run_slow(move || durable.sync_journal()).await?;
+            self.recorded = self.outputs.len();
         }
         let mut writes = Vec::new();
         for (id, output) in self.outputs.iter_mut().enumerate().filter(|(_, o)| !o.pending.is_empty()) {

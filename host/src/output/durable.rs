@@ -22,6 +22,9 @@ use super::{
 };
 use crate::sync::lock;
 
+/// Room kept for closing whatever the segment is like.
+pub(super) const ROOM_TO_CLOSE: u64 = 128 << 10;
+
 /// Pieces to be written to an output.
 #[derive(Debug)]
 pub(super) struct Write {
@@ -180,6 +183,10 @@ impl Durable {
         let Some(journal) = journal else { return Ok(()) };
         {
             let mut state = lock(&self.state);
+            let reserve = room_to_close(&outputs);
+            if let Some(Err(errno)) = state.journal.as_mut().map(|journal| journal.reserve(reserve)) {
+                return Err(self.fail("info", "reserve room to close", errno));
+            }
             state.named = state.named.max(outputs.len());
             let sizes = outputs.iter().map(|o| o.committed).collect();
             state.append(&Record::Synced(sizes)).map_err(|errno| self.fail("info", "write", errno))?;
@@ -188,6 +195,12 @@ impl Durable {
             }
         }
         journal.sync().map_err(|errno| self.fail("info", "sync", errno))
+    }
+
+    /// Gives back the room that was kept for closing.
+    pub(super) fn release(&self) -> Result<(), OutputError> {
+        let result = lock(&self.state).journal.as_mut().map_or(Ok(()), Journal::release);
+        result.map_err(|errno| self.fail("info", "give back reserved room", errno))
     }
 
     /// Appends a record to the journal, if there is one, and makes it durable.
@@ -235,6 +248,13 @@ impl State {
     fn append(&mut self, record: &Record) -> Result<(), Errno> {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.append(record))
     }
+}
+
+/// What closing will need: a head that says of each sample no more than the working files beside the media do, and a
+/// little for the file system.
+fn room_to_close(outputs: &[Output]) -> u64 {
+    let sizes = || outputs.iter().map(|output| output.committed);
+    ROOM_TO_CLOSE + sizes().sum::<u64>() - sizes().max().unwrap_or(0)
 }
 
 fn epoch_us() -> i64 {

@@ -46,6 +46,8 @@ const CUT: u8 = 8;
 
 /// Longest body that is believed. A `Start` with 64 KiB of carry has a fifth of a mebibyte.
 const MAX_BODY: usize = 16 << 20;
+/// What a reserve is rounded up to.
+const RESERVE_STEP: u64 = 64 << 10;
 /// Bytes read at once.
 const WINDOW: usize = 256 << 10;
 
@@ -231,12 +233,14 @@ fn commit(body: &[u8]) -> Option<Commit> {
 pub struct Journal {
     file: Arc<dyn DiskFile>,
     position: u64,
+    /// Disk space that is taken behind the end, for what closing the segment needs.
+    reserved: u64,
 }
 
 impl Journal {
     /// A new journal in an empty file, with its first record.
     pub fn begin(file: Arc<dyn DiskFile>, start: &Start) -> Result<Self, Errno> {
-        let mut journal = Self { file, position: 0 };
+        let mut journal = Self { file, position: 0, reserved: 0 };
         let mut bytes = MAGIC.to_vec();
         Record::Start(Box::new(start.clone())).encode(&mut bytes);
         journal.write(bytes)?;
@@ -245,7 +249,30 @@ impl Journal {
 
     /// A journal to be gone on with at a byte, behind which is nothing.
     pub fn resume(file: Arc<dyn DiskFile>, position: u64) -> Self {
-        Self { file, position }
+        Self { file, position, reserved: 0 }
+    }
+
+    /// Keeps so many bytes of disk space, to be given back by [`Journal::release`]. `NOSPC` or `DQUOT`: there are
+    /// not so many. File systems that can't do it are let be.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), Errno> {
+        if bytes <= self.reserved {
+            return Ok(());
+        }
+        // A quarter more, so that it is not asked for at each turn.
+        let bytes = (bytes + bytes / 4).next_multiple_of(RESERVE_STEP);
+        match self.file.reserve(bytes) {
+            Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => return Err(errno),
+            _ => self.reserved = bytes,
+        }
+        Ok(())
+    }
+
+    /// Gives back what was reserved.
+    pub fn release(&mut self) -> Result<(), Errno> {
+        match std::mem::take(&mut self.reserved) {
+            0 => Ok(()),
+            _ => self.file.truncate(self.position),
+        }
     }
 
     /// Appends a record. It is durable after a sync of the file.

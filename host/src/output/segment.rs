@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{
     Disk,
     claim::Claim,
-    durable::{Durable, Write},
+    durable::{Durable, ROOM_TO_CLOSE, Write},
     headroom,
     journal::{self, Journal, Record},
     orphan::Orphan,
@@ -382,6 +382,7 @@ impl Segment {
         let (durable, its_name) = (self.durable.clone(), output.name.clone());
         let resize = move || {
             let fail = |errno| durable.fail(&its_name, "make room in front", errno);
+            durable.release()?;
             let size = file.size().map_err(fail)?;
             durable.record(&Record::Resize(journal::Resize { output: id, from, to: head, size }))?;
             let file = headroom::resize(&*folder.dir, &name, &file, from, head).map_err(fail)?;
@@ -445,6 +446,7 @@ impl Segment {
         let (journal, durable) = (self.journal.then(|| self.file_name(JOURNAL)), self.durable.clone());
         let work = move || {
             let fail = |errno| durable.fail("", "finish", errno);
+            durable.release()?;
             sync.iter().try_for_each(|file| file.sync()).map_err(fail)?;
             if let Some(from) = from {
                 folder.dir.rename(&from, &name, replaces).map_err(fail)?;
@@ -529,7 +531,8 @@ fn begin_journal(
             // Another server looks for what it can repair, just now.
             return Err(Errno::BUSY);
         }
-        let journal = Journal::begin(file.clone(), start)?;
+        let mut journal = Journal::begin(file.clone(), start)?;
+        journal.reserve(ROOM_TO_CLOSE + start.head_room)?;
         if syncs {
             file.sync()?;
             folder.sync()?;

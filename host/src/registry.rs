@@ -1,7 +1,7 @@
 //! Live streams by name, and the queues of those who listen. No files, no formats, no protocol.
 //!
 //! A [`Publisher`] pushes batches of samples into its [`LiveStream`], which hands them to the queue of
-//! each [`Subscription`]. A queue is bounded in bytes. When one is full, a publisher whose media runs ahead
+//! each [`Subscription`]. A queue is bounded in bytes, over which it may go by a batch. When one is full, a publisher whose media runs ahead
 //! of the wall clock is held back, so that nothing is lost; one that sends in real time can't be, so
 //! whole groups of pictures are dropped for that subscriber, counted, and announced by [`Item::Gap`].
 
@@ -524,7 +524,8 @@ impl Queue {
         }
     }
 
-    /// Takes a batch in, but for what has to be dropped; returns that as (track, samples, bytes).
+    /// Takes a batch in, but for what has to be dropped, which is nothing while the queue is not full before it. Returns
+    /// what was dropped as (track, samples, bytes).
     fn push_samples(&self, batch: &[Sample], video: Option<u32>) -> Vec<(u32, u64, u64)> {
         let mut state = lock(&self.state);
         let was_empty = state.items.is_empty();
@@ -532,8 +533,9 @@ impl Queue {
         if state.closed {
             return dropped;
         }
+        // Once for all of it: a publisher that can be held back is, before a batch and not amid one.
+        let full = state.bytes >= self.max_bytes;
         for sample in batch {
-            let full = state.bytes >= self.max_bytes;
             let joins = !full && video.is_none_or(|id| id == sample.track && sample.key);
             match &mut state.gap {
                 None if !full => {
@@ -783,15 +785,21 @@ mod tests {
         let limit = 10 * (100 + ITEM_BYTES);
         let mut slow = publisher.stream().subscribe(limit);
         let sender = tokio::spawn(async move {
-            // An hour of media at once.
-            for i in 0..3600 {
-                publisher.send(&mut vec![sample(1, i * 1000, true, 100)]).await;
+            // An hour of media at once, in batches of one to seven.
+            let mut at = 0..3600;
+            for batch in (1..8).cycle() {
+                let mut batch: Vec<_> =
+                    at.by_ref().take(batch).map(|i| sample(1, i * 1000, true, 100)).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                publisher.send(&mut batch).await;
             }
         });
         let mut got = Vec::new();
         let mut batch = Vec::new();
         while slow.recv(NOW, &mut batch).await {
-            assert!(slow.queued_bytes() <= limit + 100 + ITEM_BYTES);
+            assert!(slow.queued_bytes() <= limit + 7 * (100 + ITEM_BYTES));
             got.append(&mut times(&batch));
             batch.clear();
         }

@@ -55,10 +55,70 @@ impl Handover {
         }
     }
 
+    /// A stream that waits, if there is one.
+    pub(super) fn take(&self) -> Option<Subscription> {
+        lock(&self.state).streams.pop_front()
+    }
+
     /// Takes no more; gives back what waits.
     pub(super) fn close(&self) -> Vec<Subscription> {
         let mut state = lock(&self.state);
         state.closed = true;
         state.streams.drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::registry::{Registry, Source};
+
+    fn stream(registry: &Registry, name: &str) -> Subscription {
+        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let source = Source {
+            app: String::new(),
+            tc_url: String::new(),
+            page_url: String::new(),
+            swf_url: String::new(),
+            user_agent: String::new(),
+            near: addr,
+            far: addr,
+        };
+        registry.publish(name, source).unwrap().stream().subscribe(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_in_time_is_handed_over_and_one_after_that_is_not() {
+        const WINDOW: Duration = Duration::from_secs(10);
+        let registry = Registry::default();
+        let handover = Arc::new(Handover::default());
+        // Before the run asks, while it waits, and after.
+        handover.offer(stream(&registry, "a")).unwrap();
+        assert_eq!(handover.next(WINDOW).await.unwrap().stream().name, "a");
+        let waiting = tokio::spawn({
+            let handover = handover.clone();
+            async move { handover.next(WINDOW).await.unwrap().stream().name.clone() }
+        });
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        handover.offer(stream(&registry, "b")).unwrap();
+        assert_eq!(waiting.await.unwrap(), "b");
+        let start = tokio::time::Instant::now();
+        assert!(handover.next(WINDOW).await.is_none());
+        assert_eq!(start.elapsed(), WINDOW);
+        assert!(handover.offer(stream(&registry, "c")).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_and_given_back() {
+        let registry = Registry::default();
+        let handover = Handover::default();
+        for i in 0..MAX_OFFERED {
+            handover.offer(stream(&registry, &i.to_string())).unwrap();
+        }
+        assert!(handover.offer(stream(&registry, "more")).is_err());
+        assert_eq!(handover.close().len(), MAX_OFFERED);
+        assert!(handover.next(Duration::from_secs(1)).await.is_none());
     }
 }

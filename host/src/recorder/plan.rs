@@ -692,7 +692,9 @@ impl Plan {
         let waited_ms =
             open.due.as_mut().map(|due| sample.dts_ms - *due.since_ms.get_or_insert(sample.dts_ms));
         let overdue = (full && length_ms >= key_wait_ms) || waited_ms.is_some_and(|ms| ms >= key_wait_ms);
-        if lead && ((key && (full || waited_ms.is_some())) || overdue) {
+        // From before the leap that another track has made: not the beginning of what is behind it.
+        let before = open.leaps_ms > 0 && sample.dts_ms < self.leapt_to_ms - MAX_STEP_MS;
+        if !before && lead && ((key && (full || waited_ms.is_some())) || overdue) {
             if full || self.may_cut() {
                 if !key {
                     let waited_ms = waited_ms.unwrap_or(length_ms);
@@ -714,7 +716,7 @@ impl Plan {
             }
             _ => {
                 let mut dts_ms = sample.dts_ms.max(open.origin_ms);
-                if is_video && open.leaps_ms > 0 {
+                if is_video && open.leaps_ms > 0 && !before {
                     let last = self.last.get(&sample.track).map_or(dts_ms, |&(last, _)| last);
                     dts_ms = (dts_ms - open.leaps_ms).max(last);
                 }

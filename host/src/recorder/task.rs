@@ -183,13 +183,16 @@ impl Running {
     /// Waits for the stream to come back; the files are complete meanwhile.
     async fn next_stream(&mut self, stop: &CancellationToken) -> Option<Subscription> {
         let Run { recording, stream_id, handover, config, .. } = &self.run;
-        if !recording.settings.keep_alive || config.reconnect_window.is_zero() || stop.is_cancelled() {
-            return None;
-        }
-        let run = recording.away(*stream_id);
-        let next = tokio::select! {
-            next = handover.next(config.reconnect_window) => next?,
-            () = stop.cancelled() => return None,
+        let waits = recording.settings.keep_alive && !config.reconnect_window.is_zero();
+        let run = if waits { recording.away(*stream_id) } else { None };
+        // What has come is recorded, also when we are to stop.
+        let next = match handover.take() {
+            Some(next) => next,
+            None if !waits => return None,
+            None => tokio::select! {
+                next = handover.next(config.reconnect_window) => next?,
+                () = stop.cancelled() => handover.take()?,
+            },
         };
         let in_stream_id = next.stream().id;
         tracing::info!(

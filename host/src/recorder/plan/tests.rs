@@ -765,3 +765,24 @@ fn a_stream_that_comes_back_goes_on_in_the_next_segment() {
         assert_eq!(segment.ends, [(VIDEO, origin + 2000), (AUDIO, origin + 2001)]);
     }
 }
+
+/// Sound is first to leap, and the picture has a key frame to come from before.
+#[test]
+fn a_key_frame_from_before_a_pause_does_not_begin_what_is_behind_it() {
+    let mut run = Run::new(policy(), false);
+    run.push(both(), 0);
+    for ms in (0..1000).step_by(40) {
+        run.sample(VIDEO, ms, ms == 0);
+        run.sample(AUDIO, ms, true);
+    }
+    run.sample(AUDIO, HOUR, true);
+    for (ms, key) in [(1000, true), (1040, false), (HOUR, true), (HOUR + 40, false)] {
+        run.push(Item::Sample(sample(VIDEO, ms, key)), HOUR + ms % HOUR);
+    }
+    run.sample(AUDIO, HOUR + 40, true);
+    let segments = run.end();
+    assert_eq!(segments.len(), 2);
+    assert_eq!(of_segment(&segments[0], VIDEO), (0..=1040).step_by(40).collect::<Vec<_>>());
+    assert_eq!(segments[1].samples.len(), 4);
+    assert_eq!(segments[1].origin_ms, HOUR);
+}

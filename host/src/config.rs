@@ -39,10 +39,20 @@ pub struct Config {
     /// Folder of the server's own files; made if it is missing [default: ./data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Milliseconds between sync points: what a power cut can cost; 0: files are synced when they are closed
-    /// [default: 2000]
-    #[arg(long, value_name = "MS")]
-    pub sync_interval: Option<u64>,
+    /// Time between two sync points: what a power cut can cost; 0: files are synced when they are closed
+    /// [default: 2s]
+    #[arg(long, value_name = "TIME")]
+    pub sync_interval: Option<Span>,
+    /// How long a stop waits for files to be closed; the next start finishes what is left [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub stop_timeout: Option<Span>,
+    /// Free bytes of a disk below which it is said; 0: never [default: 5 GiB, or 5 % of a smaller disk]
+    #[arg(long, value_name = "BYTES")]
+    pub disk_warn: Option<u64>,
+    /// Free bytes of a disk below which recordings are closed, to go on when there is room; 0: none are kept free
+    /// [default: 1 GiB, or 1 % of a smaller disk]
+    #[arg(long, value_name = "BYTES")]
+    pub disk_stop: Option<u64>,
     /// File that events are appended to, a JSON object a line
     #[arg(long, value_name = "FILE")]
     pub event_log: Option<PathBuf>,
@@ -125,6 +135,9 @@ impl Config {
             allow_path: if self.allow_path.is_empty() { other.allow_path } else { self.allow_path },
             data_dir: self.data_dir.or(other.data_dir),
             sync_interval: self.sync_interval.or(other.sync_interval),
+            stop_timeout: self.stop_timeout.or(other.stop_timeout),
+            disk_warn: self.disk_warn.or(other.disk_warn),
+            disk_stop: self.disk_stop.or(other.disk_stop),
             event_log: self.event_log.or(other.event_log),
             formats: self.formats.or(other.formats),
             timestamps: self.timestamps.or(other.timestamps),

@@ -252,6 +252,12 @@ impl Writer {
         Ok(session.segment.flush().await?)
     }
 
+    /// A sync point: what was written so far survives a power cut when this returns.
+    pub async fn sync(&mut self) -> Result<(), FormatError> {
+        let result = self.session_mut().segment.sync().await;
+        self.check("write", result.map_err(Cause::Output))
+    }
+
     /// Announces the tracks anew. `false`: the format wants a new segment for them.
     pub async fn update_tracks(&mut self, tracks: &[Track]) -> Result<bool, FormatError> {
         let tracks: Vec<WitTrack> = tracks.iter().map(wit_track).collect();

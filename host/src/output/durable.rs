@@ -192,11 +192,13 @@ impl Durable {
 
     /// Appends a record to the journal, if there is one, and makes it durable.
     pub(super) fn record(&self, record: &Record) -> Result<(), OutputError> {
-        let journal = {
-            let mut state = lock(&self.state);
-            state.append(record).map_err(|errno| self.fail("info", "write", errno))?;
-            state.journal.as_ref().map(|journal| journal.file().clone())
-        };
+        lock(&self.state).append(record).map_err(|errno| self.fail("info", "write", errno))?;
+        self.sync_journal()
+    }
+
+    /// Makes the journal durable, if there is one.
+    pub(super) fn sync_journal(&self) -> Result<(), OutputError> {
+        let journal = lock(&self.state).journal.as_ref().map(|journal| journal.file().clone());
         match journal {
             Some(journal) => journal.sync().map_err(|errno| self.fail("info", "sync", errno)),
             None => Ok(()),

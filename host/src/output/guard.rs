@@ -102,6 +102,11 @@ pub struct View {
 }
 
 impl View {
+    /// Whether recording is known to be impossible.
+    pub fn is_in_trouble(&self) -> bool {
+        matches!(self.state, State::Full | State::Failing)
+    }
+
     /// Whether recording may go on. Not before the first look.
     pub fn is_usable(&self) -> bool {
         self.space.is_some() && matches!(self.state, State::Good | State::Low)
@@ -308,6 +313,22 @@ impl Machine {
     fn view(&self) -> View {
         View { state: self.state(), space: self.space, errno: self.error }
     }
+}
+
+/// Whether an error tells of the disk, and not of what was asked of it.
+pub fn is_trouble(errno: Errno) -> bool {
+    is_want_of_room(errno)
+        || matches!(
+            errno,
+            Errno::IO
+                | Errno::ROFS
+                | Errno::NODEV
+                | Errno::NXIO
+                | Errno::STALE
+                | Errno::TIMEDOUT
+                | Errno::HOSTDOWN
+                | Errno::NOTCONN
+        )
 }
 
 fn is_want_of_room(errno: Errno) -> bool {

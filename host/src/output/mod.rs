@@ -28,6 +28,7 @@ pub use segment::Segment;
 
 use std::{sync::Arc, time::Duration};
 
+use guard::Guards;
 use volume::Volumes;
 
 /// Bytes in hexadecimal.
@@ -41,6 +42,7 @@ pub struct Disk {
     pub roots: Arc<Roots>,
     pub claims: claim::Claims,
     pub volumes: Volumes,
+    pub guards: Guards,
 }
 
 impl Disk {
@@ -50,6 +52,12 @@ impl Disk {
             roots: Arc::new(roots),
             claims: claim::Claims::default(),
             volumes: Volumes::new(sync_interval),
+            guards: Guards::default(),
         }
+    }
+
+    /// The same, with room and health watched in this way.
+    pub fn guarded(self, guards: Guards) -> Self {
+        Self { guards, ..self }
     }
 }

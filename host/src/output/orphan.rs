@@ -21,7 +21,7 @@ use super::{
     headroom,
     journal::{self, Commit, Journal, Reader, Record, Start},
     path::Folder,
-    segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, Segment, clear_up},
+    segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, SPOOLS, Segment, clear_up},
     storage::DiskFile,
     volume::Volume,
 };
@@ -253,6 +253,16 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     }
     ours.push(new);
     ours.extend(spools);
+    // Nothing is written to a file of which the journal does not know.
+    let spools = SPOOLS.iter().filter(|spool| **spool != JOURNAL).map(|spool| file_name(&name, spool));
+    let may_be_ours = spools.chain((!start.replaces).then(|| name.clone()));
+    for unknown in may_be_ours.filter(|name| !names.contains(name)) {
+        match dir.open(&unknown) {
+            Ok(file) if file.size()? == 0 => dir.remove(&unknown)?,
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 
     let whole = how_far(&journal, &story.synced, &outputs, start.sync_ms)?;
     let size = |i: usize| whole.commit.outputs.get(i).map_or(0, |&(size, _)| size);
@@ -305,6 +315,7 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         claim,
         volume,
         sync_ms: start.sync_ms,
+        recorded: segment_outputs.len(),
         outputs: segment_outputs,
         durable: Arc::new(durable),
         journal: true,

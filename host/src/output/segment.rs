@@ -26,7 +26,7 @@ pub(super) const JOURNAL: &str = "info";
 /// What the name of a main file that is to replace another gets until its format has opened.
 pub(super) const NEW: &str = ".new";
 /// What makes a name taken: the journal, and spools that have lost theirs.
-const SPOOLS: [&str; 4] = [JOURNAL, "mdat", "track1", "track2"];
+pub(super) const SPOOLS: [&str; 4] = [JOURNAL, "mdat", "track1", "track2"];
 
 /// What the disk said no to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,8 @@ pub struct Segment {
     pub(super) outputs: Vec<Output>,
     pub(super) durable: Arc<Durable>,
     pub(super) journal: bool,
+    /// Outputs of which the journal durably knows: the first so many.
+    pub(super) recorded: usize,
     /// Samples that are in the outputs, and the latest DTS among them.
     pub(super) samples: u64,
     pub(super) last_ms: i64,
@@ -133,7 +135,9 @@ impl Segment {
             first.get_or_insert_with(|| name.clone());
             let Some(claim) = disk.claims.claim(folder, &name) else { continue };
             let (its_folder, its_name) = (folder.clone(), name.clone());
-            let (file, spool) = volume.run(move || look(&its_folder, &its_name)).await;
+            let found = volume.run(move || look(&its_folder, &its_name)).await;
+            let (file, spool) =
+                found.map_err(|errno| PathError::Folder { path: folder.path.clone(), errno })?;
             let replaces = file && replace_first && i == 0;
             if spool || (file && !replaces) {
                 continue;
@@ -148,6 +152,7 @@ impl Segment {
                 outputs: Vec::new(),
                 durable: Arc::new(Durable::new(folder.clone(), &name)),
                 journal: false,
+                recorded: 0,
                 samples: 0,
                 last_ms: 0,
                 name,
@@ -306,6 +311,13 @@ impl Segment {
         let cost = self.pending_cost();
         if cost == 0 {
             return Ok(());
+        }
+        if self.sync_ms > 0 && self.recorded < self.outputs.len() {
+            // Repair has to know of a file that has anything in it. The records are written in their turn.
+            self.volume.run(|| ()).await;
+            let durable = self.durable.clone();
+            self.volume.run_slow(move || durable.sync_journal()).await?;
+            self.recorded = self.outputs.len();
         }
         let mut writes = Vec::new();
         for (id, output) in self.outputs.iter_mut().enumerate().filter(|(_, o)| !o.pending.is_empty()) {
@@ -538,10 +550,13 @@ pub(super) fn clear_up(folder: &dyn Directory, spools: &[String], journal: &str)
     folder.remove(journal)
 }
 
-/// Whether a file of that name is there, and whether a spool of it is. What can't be looked at is there.
-fn look(folder: &Folder, name: &str) -> (bool, bool) {
-    let exists = |name: &str| folder.dir.exists(name).unwrap_or(true);
-    (exists(name), SPOOLS.iter().any(|spool| exists(&format!("{name}.{spool}"))))
+/// Whether a file of that name is there, and whether a spool of it is.
+fn look(folder: &Folder, name: &str) -> Result<(bool, bool), Errno> {
+    let mut spool = false;
+    for suffix in SPOOLS {
+        spool |= folder.dir.exists(&format!("{name}.{suffix}"))?;
+    }
+    Ok((folder.dir.exists(name)?, spool))
 }
 
 #[cfg(test)]

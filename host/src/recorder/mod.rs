@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     format::Formats,
-    output::{Disk, PathError},
+    output::{Disk, PathError, guard},
     registry::{LiveStream, Registry, Subscription},
     repair::Repairs,
     sync::lock,
@@ -224,6 +224,19 @@ impl Recording {
         state.previous = Some(std::mem::replace(&mut state.current, status));
     }
 
+    /// The run goes on, and can write nothing for now.
+    fn waits_for_disk(&self, stream_id: u64, state: guard::State) {
+        let reason = match state {
+            guard::State::Full => "the disk is full; it goes on when there is room",
+            _ => "the disk fails; it goes on when that is over",
+        };
+        self.set_status(Status::new(Phase::Failed, stream_id, Some(reason.into())));
+    }
+
+    fn goes_on(&self, stream_id: u64) {
+        self.set_status(Status::new(Phase::Streaming, stream_id, None));
+    }
+
     /// Changes what is known of a run, unless a later one has taken its place.
     fn update_run(&self, stream_id: u64, update: impl FnOnce(&mut RunInfo)) {
         if let Some(run) = lock(&self.state).run.as_mut().filter(|run| run.stream_id == stream_id) {
@@ -383,17 +396,13 @@ impl Recordings {
         self.0.formats.list().iter().map(|v| v.manifest.format.clone()).collect()
     }
 
-    /// Stops all runs and waits until their files are complete, but no longer than `limit`. Returns the
-    /// paths that were still being closed.
-    pub async fn shut_down(&self, limit: Duration) -> Vec<PathBuf> {
+    /// Stops all runs and waits until their files are complete, but no longer than `limit`.
+    pub async fn shut_down(&self, limit: Duration) {
         for order in lock(&self.0.orders).values() {
             order.runs.iter().for_each(|run| run.stop.cancel());
         }
         self.0.runs.close();
-        match tokio::time::timeout(limit, self.0.runs.wait()).await {
-            Ok(()) => Vec::new(),
-            Err(_) => self.list().iter().filter_map(|r| r.run()).map(|run| run.file).collect(),
-        }
+        let _ = tokio::time::timeout(limit, self.0.runs.wait()).await;
     }
 
     fn stream_started(&self, stream: &Arc<LiveStream>) {

@@ -95,6 +95,8 @@ pub enum Note {
     Gap(Gap),
     /// Samples were lost with a segment that failed, and up to the start of the next.
     Lost(Gap),
+    /// Samples were lost while nothing could be written.
+    Halted(Gap),
     /// Samples before a key frame were left out.
     Skipped(Gap),
     /// Samples of codec configurations that changed too fast were left out.
@@ -143,6 +145,8 @@ pub enum GapReason {
     /// Codec configurations changed too fast.
     Flapping,
     BeforeKeyFrame,
+    /// The disk had no room, or failed.
+    Disk,
 }
 
 impl GapReason {
@@ -157,6 +161,7 @@ impl GapReason {
             GapReason::Reconnect => "reconnect",
             GapReason::Flapping => "flapping",
             GapReason::BeforeKeyFrame => "before-key-frame",
+            GapReason::Disk => "disk",
         }
     }
 }
@@ -175,6 +180,7 @@ impl Note {
         match self {
             Note::Gap(gap) => Some(lost(GapReason::Slow, gap)),
             Note::Lost(gap) => Some(lost(GapReason::FailedSegment, gap)),
+            Note::Halted(gap) => Some(lost(GapReason::Disk, gap)),
             Note::Skipped(gap) => Some(lost(GapReason::BeforeKeyFrame, gap)),
             Note::Flapping(gap) => Some(lost(GapReason::Flapping, gap)),
             Note::Paused { from_ms, to_ms, .. } => Some(moved(GapReason::Paused, from_ms, to_ms)),
@@ -229,6 +235,10 @@ pub struct Plan {
     need_key: Option<Option<i64>>,
     /// Everything is left out until a segment can start.
     resuming: bool,
+    /// Nothing can be written.
+    halted: bool,
+    /// What is in `lost` was lost for that, at least the last of it.
+    was_halted: bool,
     /// What was left out before a key frame so far, what of a flapping configuration, and what a failed segment cost.
     skipped: Gap,
     flapping: Gap,
@@ -306,6 +316,8 @@ impl Plan {
             short: 0,
             need_key: None,
             resuming: false,
+            halted: false,
+            was_halted: false,
             skipped: Gap::default(),
             flapping: Gap::default(),
             lost: None,
@@ -408,6 +420,41 @@ impl Plan {
         notes.into_iter().rev().for_each(|note| self.steps.push_front(note));
     }
 
+    /// Nothing can be written for now: the segment ends with what it has, and all that comes is lost until
+    /// [`Plan::carry_on`].
+    pub fn halt(&mut self, reason: &'static str) {
+        if std::mem::replace(&mut self.halted, true) {
+            return;
+        }
+        self.was_halted = true;
+        let mut lost = self.lost.take().unwrap_or_default();
+        // A segment that was to begin has nothing to end.
+        let mut begun = self.open.is_some();
+        let mut notes = VecDeque::new();
+        for step in std::mem::take(&mut self.steps) {
+            match step {
+                Step::Sample(sample) => extend(&mut lost, &sample),
+                Step::Note(_) => notes.push_back(step),
+                Step::Open { .. } => begun = false,
+                _ => {}
+            }
+        }
+        self.steps = notes;
+        let waits = self.gather.take().into_iter().flat_map(|gather| gather.samples);
+        waits.chain(self.held.take()).for_each(|sample| extend(&mut lost, &sample));
+        if let Some(open) = self.open.take().filter(|_| begun) {
+            let ends = self.ends(&open, &[]);
+            self.steps.push_back(Step::Close { reason, ends });
+        }
+        self.lost = Some(lost);
+        self.resuming = true;
+    }
+
+    /// Things can be written again: a segment begins at the next key frame.
+    pub fn carry_on(&mut self) {
+        self.halted = false;
+    }
+
     /// No more items come, at least of this stream: everything that waits gets its place.
     pub fn end(&mut self, reason: &'static str, now: Now) {
         if self.line.is_none() {
@@ -442,7 +489,7 @@ impl Plan {
         self.since = None;
         self.last.clear();
         self.need_key = None;
-        self.resuming = false;
+        self.resuming = self.halted;
         self.broken.clear();
     }
 
@@ -576,10 +623,11 @@ impl Plan {
             gather.push(sample);
         } else if self.open.is_some() {
             self.go_on(sample, lead, key, now);
-        } else if self.resuming && !(lead && key) {
-            match &mut self.lost {
-                Some(lost) => extend(lost, &sample),
-                None => extend(&mut self.skipped, &sample),
+        } else if self.halted || (self.resuming && !(lead && key)) {
+            match (&mut self.lost, self.halted) {
+                (Some(lost), _) => extend(lost, &sample),
+                (lost @ None, true) => extend(lost.insert(Gap::default()), &sample),
+                (None, false) => extend(&mut self.skipped, &sample),
             }
         } else {
             self.resuming = false;
@@ -854,7 +902,9 @@ impl Plan {
             if self.need_key.is_some() { Gap::default() } else { std::mem::take(&mut self.skipped) };
         let skipped = (skipped, Note::Skipped as fn(Gap) -> Note);
         let flapping = (std::mem::take(&mut self.flapping), Note::Flapping as fn(Gap) -> Note);
-        let lost = (self.lost.take().unwrap_or_default(), Note::Lost as fn(Gap) -> Note);
+        let why =
+            if std::mem::replace(&mut self.was_halted, self.halted) { Note::Halted } else { Note::Lost };
+        let lost = (self.lost.take().unwrap_or_default(), why as fn(Gap) -> Note);
         for (gap, note) in [skipped, flapping, lost] {
             if gap.samples > 0 {
                 self.steps.push_back(Step::Note(note(gap)));

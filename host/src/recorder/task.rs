@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::io::Errno;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,12 @@ use super::{
 use crate::{
     format::{Begin, End, Failed, FormatError, Formats, HEAD_ALIGN, Writer},
     media::{Kind, Sample, Track},
-    output::{Disk, PathError, Segment, Target, orphan::Orphan},
+    output::{
+        Disk, PathError, Segment, Target,
+        guard::{self, Guard},
+        orphan::Orphan,
+        path::Folder,
+    },
     registry::{BatchLimits, Subscription},
     repair::Repairs,
 };
@@ -88,6 +94,10 @@ struct Running {
     gaps: Gaps,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
+    /// Of the folder.
+    guard: Guard,
+    /// Nothing is written, since the guard says so.
+    halted: bool,
 }
 
 /// The segment that is being written.
@@ -119,6 +129,11 @@ impl Run {
             min_segment: self.config.min_segment,
         };
         let plan = Plan::new(policy, subscription.joined());
+        let Folder { id, path, dir } = &*target.folder;
+        let guard =
+            self.disk.guards.get(*id, path, dir).map_err(|_| {
+                RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN })
+            })?;
         let limits = BatchLimits {
             samples: BATCH_SAMPLES,
             bytes: BATCH_BYTES,
@@ -140,6 +155,8 @@ impl Run {
             last_name: None,
             carry: None,
             strikes: 0,
+            guard,
+            halted: false,
         };
         let result = running.drive(subscription, limits, &stop).await;
         running.closed().await;
@@ -214,6 +231,7 @@ impl Running {
     }
 
     async fn take(&mut self, items: &mut Vec<crate::registry::Item>) -> Result<(), RunError> {
+        self.heed_disk().await?;
         for item in items.drain(..) {
             self.plan.push(item, now());
             self.steps().await?;
@@ -222,6 +240,36 @@ impl Running {
             Ok(()) => Ok(()),
             Err(error) => self.failed(error).await,
         }
+    }
+
+    /// Ends the segment when the disk can't take more, and lets the next begin when it can.
+    async fn heed_disk(&mut self) -> Result<(), RunError> {
+        let view = self.guard.view();
+        if view.is_in_trouble() == self.halted {
+            return Ok(());
+        }
+        self.halted = !self.halted;
+        let recording = &self.run.recording;
+        if self.halted {
+            recording.waits_for_disk(self.run.stream_id, view.state);
+            self.plan.halt("disk");
+        } else {
+            recording.goes_on(self.run.stream_id);
+            self.plan.carry_on();
+        }
+        self.steps().await
+    }
+
+    /// Tells the guard of an error, if it is the disk's.
+    fn is_trouble(&self, error: &SegmentError) -> bool {
+        let errno = match error {
+            SegmentError::Path(PathError::Folder { errno, .. }) => Some(*errno),
+            SegmentError::Format(error) => error.disk_error().map(|error| error.errno),
+            _ => None,
+        };
+        let trouble = errno.filter(|&errno| guard::is_trouble(errno));
+        trouble.into_iter().for_each(|errno| self.guard.report(errno));
+        trouble.is_some()
     }
 
     /// Waits until all segments are complete.
@@ -266,8 +314,9 @@ impl Running {
                 match self.close(reason, ends).await {
                     Ok(()) => self.strikes = 0,
                     Err(failed) => {
-                        self.strikes += 1;
-                        self.given_up(&failed.error.into(), failed.orphan);
+                        let error = failed.error.into();
+                        self.strikes += u32::from(!self.is_trouble(&error));
+                        self.given_up(&error, failed.orphan);
                     }
                 }
             }
@@ -399,7 +448,8 @@ impl Running {
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
-        let (repairs, folder) = (self.run.repairs.clone(), self.target.folder.clone());
+        let (repairs, folder, guard) =
+            (self.run.repairs.clone(), self.target.folder.clone(), self.guard.clone());
         let gaps = std::mem::take(&mut self.gaps);
         let manifest = recording.settings.manifest.then(|| Manifest {
             manifest_version: manifest::VERSION,
@@ -434,6 +484,9 @@ impl Running {
             let finished = match async { closing?.complete().await }.await {
                 Ok(finished) => finished,
                 Err(Failed { error, orphan }) => {
+                    if let Some(disk) = error.disk_error().filter(|e| guard::is_trouble(e.errno)) {
+                        guard.report(disk.errno);
+                    }
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
                     return repairs.given_up(folder, orphan).await;
                 }
@@ -474,6 +527,10 @@ impl Running {
             self.report_failure(&error);
         }
         self.plan.segment_failed(&unwritten);
+        if self.is_trouble(&error) {
+            // Nobody is to blame, and it may pass.
+            return Box::pin(self.heed_disk()).await;
+        }
         self.strikes += 1;
         if self.strikes < MAX_STRIKES {
             return Ok(());
@@ -542,6 +599,7 @@ impl Running {
                 let what = match note {
                     Note::Gap(_) => "the recording was too slow for the stream".into(),
                     Note::Lost(_) => "lost with the failed segment".into(),
+                    Note::Halted(_) => "lost while the disk could not be written to".into(),
                     Note::Skipped(_) => "left out up to the next key frame".into(),
                     Note::Flapping(_) => "left out, as codec configurations change too fast".into(),
                     Note::Paused { track: Some(track), .. } => format!("track {track} was silent"),

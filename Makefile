@@ -6,10 +6,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests build demo run check test e2e disks soak bench clean
+.PHONY: help setup guests build demo run check test e2e disks kill-test soak bench clean
 
 help: ## List these
-	@awk -F ':.*## ' '/^[a-z][a-z0-9]*:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what builds and tests need (Debian, rustup); quick when it is there
 	@tests/setup.sh
@@ -37,8 +37,12 @@ test: setup ## All tests
 e2e: setup ## The tests with real senders and readers only
 	$(CARGO) test --release -p reelwright --test e2e
 
-disks: setup ## The tests on real file systems only, as root
+disks: setup ## The tests of disks and crashes only, as root
 	$(CARGO) test --release -p reelwright --test disks
+
+kill-test: setup ## Kill the server KILLS times (1000), with seed SEED (any): nothing but half a second may be lost
+	REELWRIGHT_KILLS=$(KILLS) REELWRIGHT_SEED=$(SEED) \
+		$(CARGO) test --release -p reelwright --test disks -- --ignored --nocapture kill_as_often
 
 soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s; a disk frozen for 30 s
 	$(CARGO) test --release -p reelwright --test e2e --test disks -- --ignored --nocapture soak

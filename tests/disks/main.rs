@@ -1,6 +1,8 @@
-//! What disks and crashes do to recordings: real file systems, small ones made for a test, also frozen ones.
+//! What disks and crashes do to recordings: real file systems, small ones made for a test, also frozen; and
+//! the server killed again and again.
 //!
 //! - [`volume`] makes and mounts file systems, for which it takes root; `REELWRIGHT_NO_MOUNT=1` skips those tests
+//! - [`random`] is seeded by `REELWRIGHT_SEED`; each test that uses it prints its seed
 //! - [`pieces`] finds the place of recorded frames in what was sent
 //!
 //! Servers, senders and readers are those of `e2e`. A target of its own, since frames that are counted up to a kill
@@ -25,7 +27,9 @@ mod senders;
 mod server;
 
 mod pieces;
+mod random;
 mod volume;
 
 mod filesystems;
 mod frozen;
+mod kill;

@@ -786,3 +786,57 @@ fn a_key_frame_from_before_a_pause_does_not_begin_what_is_behind_it() {
     assert_eq!(segments[1].samples.len(), 4);
     assert_eq!(segments[1].origin_ms, HOUR);
 }
+
+#[test]
+fn while_nothing_can_be_written_all_is_lost_and_then_a_key_frame_begins_another_segment() {
+    for fails in [false, true] {
+        let mut run = Run::new(policy(), false);
+        run.push(both(), 0);
+        for s in av(5000, 1000, 0) {
+            run.sample(s.track, s.dts_ms, s.key);
+            if s.track == VIDEO && s.dts_ms == 1480 {
+                if fails {
+                    run.plan.segment_failed(&[]);
+                    run.steps.push(Step::Close { reason: "error", ends: vec![] });
+                }
+                run.plan.halt("disk");
+                run.plan.halt("disk");
+                run.steps.extend(std::iter::from_fn(|| run.plan.step()));
+            }
+            if s.track == VIDEO && s.dts_ms == 3200 {
+                run.plan.carry_on();
+            }
+        }
+        let notes = run.notes();
+        let [Note::Halted(lost)] = notes[..] else { panic!("{notes:?}") };
+        assert_eq!(gaps(&notes)[0].0, "disk");
+        let segments = run.end();
+        assert_eq!(segments.len(), 2);
+        assert_eq!(segments[0].reason, if fails { "error" } else { "disk" });
+        assert!(fails || segments[0].ends.contains(&(VIDEO, 1520)), "{:?}", segments[0].ends);
+        assert_eq!(of_segment(&segments[1], VIDEO)[0], 4000);
+        let written: usize = segments.iter().map(|s| s.samples.len()).sum();
+        assert_eq!(written as u64 + lost.samples, av(5000, 1000, 0).len() as u64);
+    }
+}
+
+#[test]
+fn what_waited_for_a_segment_is_counted_when_nothing_can_be_written() {
+    let mut run = Run::new(Policy { chunk_ms: Some(1000), ..policy() }, false);
+    run.push(both(), 0);
+    let all = av(3000, 1000, 0);
+    for s in &all {
+        run.sample(s.track, s.dts_ms, s.key);
+        // The next segment's first samples are being gathered.
+        if s.track == VIDEO && s.dts_ms == 1000 {
+            run.plan.halt("disk");
+            run.steps.extend(std::iter::from_fn(|| run.plan.step()));
+        }
+    }
+    run.plan.end("stream-ended", run.now(3000));
+    run.steps.extend(std::iter::from_fn(|| run.plan.step()));
+    let lost: u64 = gaps(&run.notes()).iter().map(|gap| gap.3).sum();
+    let segments = segments(&run.steps);
+    assert_eq!((segments.len(), segments[0].reason), (1, "disk"));
+    assert_eq!(segments[0].samples.len() as u64 + lost, all.len() as u64);
+}

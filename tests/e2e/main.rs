@@ -24,3 +24,4 @@ mod judges;
 mod load;
 mod matrix;
 mod program;
+mod time;

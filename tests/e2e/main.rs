@@ -25,3 +25,4 @@ mod load;
 mod matrix;
 mod program;
 mod repair;
+mod time;

@@ -104,15 +104,19 @@ fn phase(recording: &Recording) -> Phase {
 async fn a_format_that_says_no_ends_its_file_and_the_next_begins() {
     let recorder = Recorder::new(&[]).await;
     let recording = recorder.recordings.add(settings("mp4")).await.unwrap();
-    let mut clip = clip();
-    clip.tracks.retain(|t| t.id == 2);
-    clip.samples.retain(|s| s.track == 2);
-    let day_later = |s: &Sample| {
-        let dts_ms = s.dts_ms + 25 * 3600 * 1000;
-        Sample { dts_ms, pts_ms: dts_ms, ..s.clone() }
-    };
-    let later: Vec<Sample> = clip.samples.iter().map(day_later).collect();
-    let all = [clip.samples.clone(), later].concat();
+    let clip = clip();
+    let at = |s: &Sample, dts_ms: i64| Sample { dts_ms, pts_ms: dts_ms, key: true, ..s.clone() };
+    let later = 25 * 3600 * 1000;
+    // Pictures go on, so that it is no leap of the clock.
+    let picture = clip.samples.iter().filter(|s| s.track == 1).min_by_key(|s| s.data.len()).unwrap();
+    let end = clip.samples.iter().map(|s| s.dts_ms).max().unwrap();
+    let pictures = (end + 40..later).step_by(9000).map(|dts_ms| at(picture, dts_ms));
+    let again = clip.samples.iter().map(|s| Sample {
+        dts_ms: s.dts_ms + later,
+        pts_ms: s.pts_ms + later,
+        ..s.clone()
+    });
+    let all: Vec<Sample> = clip.samples.iter().cloned().chain(pictures).chain(again).collect();
     recorder.send(&clip, &all).await;
     assert_eq!(recorder.files(), ["x.mp4", "x_0001.mp4"], "both are whole, and no spool is left");
     assert_eq!(phase(&recording), Phase::WaitingForStream);

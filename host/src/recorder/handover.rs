@@ -1,9 +1,9 @@
 //! How a run gets its next stream: the recordings offer it when a stream of that name starts, the run takes it when
 //! its own has ended.
 
-use std::{collections::VecDeque, sync::Mutex, time::Duration};
+use std::{collections::VecDeque, sync::Mutex};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{registry::Subscription, sync::lock};
 
@@ -36,9 +36,8 @@ impl Handover {
         Ok(())
     }
 
-    /// The next stream, if it comes within the window. If not, the run takes no more. Cancel safe.
-    pub(super) async fn next(&self, window: Duration) -> Option<Subscription> {
-        let deadline = tokio::time::Instant::now() + window;
+    /// The next stream, if it comes in time. If not, the run takes no more. Cancel safe.
+    pub(super) async fn next(&self, deadline: Instant) -> Option<Subscription> {
         loop {
             let offered = self.offered.notified();
             {
@@ -46,7 +45,7 @@ impl Handover {
                 if let Some(stream) = state.streams.pop_front() {
                     return Some(stream);
                 }
-                if state.closed || tokio::time::Instant::now() >= deadline {
+                if state.closed || Instant::now() >= deadline {
                     state.closed = true;
                     return None;
                 }
@@ -70,7 +69,7 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::registry::{Registry, Source};
@@ -96,16 +95,16 @@ mod tests {
         let handover = Arc::new(Handover::default());
         // Before the run asks, while it waits, and after.
         handover.offer(stream(&registry, "a")).unwrap();
-        assert_eq!(handover.next(WINDOW).await.unwrap().stream().name, "a");
+        assert_eq!(handover.next(Instant::now() + WINDOW).await.unwrap().stream().name, "a");
         let waiting = tokio::spawn({
             let handover = handover.clone();
-            async move { handover.next(WINDOW).await.unwrap().stream().name.clone() }
+            async move { handover.next(Instant::now() + WINDOW).await.unwrap().stream().name.clone() }
         });
         tokio::time::sleep(Duration::from_secs(9)).await;
         handover.offer(stream(&registry, "b")).unwrap();
         assert_eq!(waiting.await.unwrap(), "b");
-        let start = tokio::time::Instant::now();
-        assert!(handover.next(WINDOW).await.is_none());
+        let start = Instant::now();
+        assert!(handover.next(start + WINDOW).await.is_none());
         assert_eq!(start.elapsed(), WINDOW);
         assert!(handover.offer(stream(&registry, "c")).is_err());
     }
@@ -119,6 +118,6 @@ mod tests {
         }
         assert!(handover.offer(stream(&registry, "more")).is_err());
         assert_eq!(handover.close().len(), MAX_OFFERED);
-        assert!(handover.next(Duration::from_secs(1)).await.is_none());
+        assert!(handover.next(Instant::now() + Duration::from_secs(1)).await.is_none());
     }
 }

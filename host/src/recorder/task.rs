@@ -180,17 +180,30 @@ impl Running {
         }
     }
 
-    /// Waits for the stream to come back; the files are complete meanwhile.
+    /// Waits for the stream to come back. When all files are complete before that, the recording has no run as far
+    /// as others can see.
     async fn next_stream(&mut self, stop: &CancellationToken) -> Option<Subscription> {
         let Run { recording, stream_id, handover, config, .. } = &self.run;
-        let waits = recording.settings.keep_alive && !config.reconnect_window.is_zero();
-        let run = if waits { recording.away(*stream_id) } else { None };
+        if !recording.settings.keep_alive || config.reconnect_window.is_zero() {
+            return None;
+        }
+        let deadline = tokio::time::Instant::now() + config.reconnect_window;
+        let closing = &mut self.closing;
+        let closed = async { while closing.join_next().await.is_some() {} };
         // What has come is recorded, also when we are to stop.
-        let next = match handover.take() {
+        let mut next = handover.take();
+        let mut away = None;
+        if next.is_none() {
+            tokio::select! {
+                came = handover.next(deadline) => next = Some(came?),
+                () = closed => away = recording.away(*stream_id),
+                () = stop.cancelled() => next = Some(handover.take()?),
+            }
+        }
+        let next = match next {
             Some(next) => next,
-            None if !waits => return None,
             None => tokio::select! {
-                next = handover.next(config.reconnect_window) => next?,
+                next = handover.next(deadline) => next?,
                 () = stop.cancelled() => handover.take()?,
             },
         };
@@ -200,8 +213,11 @@ impl Running {
             stream = recording.settings.local_stream_name,
             "the stream is back; the recording goes on"
         );
-        if let Some(run) = run {
-            recording.back(super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run });
+        match away {
+            Some(run) => {
+                recording.back(super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run })
+            }
+            None => recording.update_run(*stream_id, |run| run.in_stream_id = in_stream_id),
         }
         Some(next)
     }

@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests build demo run check test e2e soak bench clean
+.PHONY: help setup guests build demo run check test e2e disks soak bench clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z][a-z0-9]*:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ test: setup ## All tests
 e2e: setup ## The tests with real senders and readers only
 	$(CARGO) test --release -p reelwright --test e2e
 
-soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s
-	$(CARGO) test --release -p reelwright --test e2e -- --ignored --nocapture soak
+disks: setup ## The tests on real file systems only, as root
+	$(CARGO) test --release -p reelwright --test disks
+
+soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s; a disk frozen for 30 s
+	$(CARGO) test --release -p reelwright --test e2e --test disks -- --ignored --nocapture soak
 
 bench: setup ## What components cost: calls, formats beside native code, loading
 	$(CARGO) bench -p reelwright --bench bench

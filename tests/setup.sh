@@ -48,10 +48,11 @@ apt_install() {
     "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null </dev/null || die "apt-get failed; $by_hand"
 }
 
-# 1. Tools of the tests: senders, independent readers, a linker.
+# 1. Tools of the tests: senders, independent readers, file systems, a linker.
 missing=()
 need() {
-    type -P "$1" >/dev/null || missing+=("$2")
+    # Who is not root may not have the administrator's folders in PATH.
+    PATH=$PATH:/usr/sbin:/sbin type -P "$1" >/dev/null || missing+=("$2")
 }
 need cc gcc
 need ffmpeg ffmpeg
@@ -61,6 +62,13 @@ need flvmeta flvmeta
 need tsreport tstools
 need python3 python3
 need gst-launch-1.0 gstreamer1.0-tools
+# Disks of the tests: file systems in files.
+need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
+need mount mount
+need losetup mount
+need fsfreeze util-linux
 [[ -e /usr/include/stdio.h ]] || missing+=(libc6-dev)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 element() {

@@ -5,11 +5,14 @@
 //! ascii-cli = "127.0.0.1:1222"
 //! media-root = "/srv/media"
 //! allow-path = ["/mnt/archive"]
+//! reconnect-window = "30s"
 //! ```
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::recorder::{self, timeline::Timestamps};
 
 /// The settings of `reelwright serve`. Any address may have port 0: a free one is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -36,16 +39,83 @@ pub struct Config {
     /// Folder of the server's own files; made if it is missing [default: ./data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Milliseconds between sync points: what a power cut can cost; 0: files are synced when they are closed
-    /// [default: 2000]
-    #[arg(long, value_name = "MS")]
-    pub sync_interval: Option<u64>,
+    /// Time between two sync points: what a power cut can cost; 0: files are synced when they are closed
+    /// [default: 2s]
+    #[arg(long, value_name = "TIME")]
+    pub sync_interval: Option<Span>,
+    /// How long a stop waits for files to be closed; the next start finishes what is left [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub stop_timeout: Option<Span>,
+    /// Free bytes of a disk below which it is said; 0: never [default: 5 GiB, or 5 % of a smaller disk]
+    #[arg(long, value_name = "BYTES")]
+    pub disk_warn: Option<u64>,
+    /// Free bytes of a disk below which recordings are closed, to go on when there is room; 0: none are kept free
+    /// [default: 1 GiB, or 1 % of a smaller disk]
+    #[arg(long, value_name = "BYTES")]
+    pub disk_stop: Option<u64>,
     /// File that events are appended to, a JSON object a line
     #[arg(long, value_name = "FILE")]
     pub event_log: Option<PathBuf>,
     /// Folder with components (*.wasm) that replace or add formats; watched
     #[arg(long, value_name = "DIR")]
     pub formats: Option<PathBuf>,
+
+    /// What becomes of leaps of a publisher's clock [default: repair]
+    #[arg(long, value_enum)]
+    pub timestamps: Option<Timestamps>,
+    /// How long a keep-alive recording waits for its stream to come back and go on in the same run; 0: not at all
+    /// [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub reconnect_window: Option<Span>,
+    /// Shorter files are cut by changes of the stream only some times in a row [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub min_segment: Option<Span>,
+    /// How long a recording's start waits for tracks that were announced [default: 2s]
+    #[arg(long, value_name = "TIME")]
+    pub track_timeout: Option<Span>,
+    /// Longest time that media waits in the server before it is written [default: 250ms]
+    #[arg(long, value_name = "TIME")]
+    pub flush_interval: Option<Span>,
+}
+
+/// A length of time: a number with `ms`, `s`, `m` or `h` behind it, seconds without. Up to a year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+        let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let ms = match text.trim()[digits.len()..].trim() {
+            "ms" => 1,
+            "" | "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            unit => return Err(format!("`{unit}` is no unit of time: ms, s, m, h")),
+        };
+        let number: u64 =
+            digits.trim().parse().map_err(|_| format!("`{text}` is no time, such as 250ms or 10s"))?;
+        let span = number.checked_mul(ms).map(Duration::from_millis).filter(|span| *span <= YEAR);
+        span.map(Self).ok_or_else(|| format!("{text} is over a year"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Text {
+            Seconds(u64),
+            Unit(String),
+        }
+        let text = match Text::deserialize(deserializer)? {
+            Text::Seconds(seconds) => seconds.to_string(),
+            Text::Unit(text) => text,
+        };
+        text.parse().map_err(de::Error::custom)
+    }
 }
 
 impl Config {
@@ -65,8 +135,30 @@ impl Config {
             allow_path: if self.allow_path.is_empty() { other.allow_path } else { self.allow_path },
             data_dir: self.data_dir.or(other.data_dir),
             sync_interval: self.sync_interval.or(other.sync_interval),
+            stop_timeout: self.stop_timeout.or(other.stop_timeout),
+            disk_warn: self.disk_warn.or(other.disk_warn),
+            disk_stop: self.disk_stop.or(other.disk_stop),
             event_log: self.event_log.or(other.event_log),
             formats: self.formats.or(other.formats),
+            timestamps: self.timestamps.or(other.timestamps),
+            reconnect_window: self.reconnect_window.or(other.reconnect_window),
+            min_segment: self.min_segment.or(other.min_segment),
+            track_timeout: self.track_timeout.or(other.track_timeout),
+            flush_interval: self.flush_interval.or(other.flush_interval),
+        }
+    }
+
+    /// What of it concerns recordings.
+    pub fn recorder(&self) -> recorder::Config {
+        let default = recorder::Config::default();
+        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        recorder::Config {
+            timestamps: self.timestamps.unwrap_or(default.timestamps),
+            reconnect_window: span(self.reconnect_window, default.reconnect_window),
+            min_segment: span(self.min_segment, default.min_segment),
+            track_timeout: span(self.track_timeout, default.track_timeout),
+            flush_interval: span(self.flush_interval, default.flush_interval),
+            ..default
         }
     }
 }
@@ -84,6 +176,28 @@ mod tests {
         assert_eq!(config.rtmp.unwrap().port(), 2);
         assert_eq!(config.media_root.unwrap(), PathBuf::from("/m"));
         assert_eq!(config.allow_path, [PathBuf::from("/a")]);
+    }
+
+    #[test]
+    fn times_have_units() {
+        let ms = |text: &str| text.parse::<Span>().map(|span| span.0.as_millis());
+        assert_eq!(ms("250ms"), Ok(250));
+        assert_eq!(ms("10s"), Ok(10_000));
+        assert_eq!(ms("10"), Ok(10_000));
+        assert_eq!(ms("2 m"), Ok(120_000));
+        assert_eq!(ms("24h"), Ok(86_400_000));
+        for bad in ["", "s", "-1s", "1.5s", "1d", "10sm", "99999h", "18446744073709551615h"] {
+            assert!(ms(bad).is_err(), "{bad}");
+        }
+        let file = "timestamps = \"split\"\nreconnect-window = 0\nmin-segment = \"500ms\"\ntrack-timeout = 3";
+        let config = Config::parse(file).unwrap().recorder();
+        assert_eq!(config.timestamps, Timestamps::Split);
+        assert_eq!(config.reconnect_window, Duration::ZERO);
+        assert_eq!(config.min_segment, Duration::from_millis(500));
+        assert_eq!(config.track_timeout, Duration::from_secs(3));
+        assert_eq!(config.flush_interval, recorder::Config::default().flush_interval);
+        let error = Config::parse("min-segment = \"1 day\"").unwrap_err().to_string();
+        assert!(error.contains("line 1") && error.contains("day"), "{error}");
     }
 
     #[test]

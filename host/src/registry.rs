@@ -119,12 +119,18 @@ pub struct Gap {
 /// Called for each new stream, before its first sample.
 type Observer = Box<dyn Fn(&Arc<LiveStream>) + Send + Sync>;
 
+/// Names of streams whose tracks are remembered at most.
+const MAX_REMEMBERED: usize = 1000;
+
 /// All live streams. Clones share them.
 #[derive(Clone, Default)]
 pub struct Registry(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
+    /// How long the tracks of a stream that ended are remembered.
+    memory: Duration,
+    remembered: Mutex<HashMap<String, (Instant, Arc<Tracks>)>>,
     streams: Mutex<HashMap<String, Arc<LiveStream>>>,
     last_id: AtomicU64,
     observer: OnceLock<Observer>,
@@ -137,6 +143,12 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
+    /// No streams. The tracks of one that ends are remembered for so long, for a publisher that comes back and does
+    /// not repeat its headers.
+    pub fn new(memory: Duration) -> Self {
+        Self(Arc::new(Shared { memory, ..Shared::default() }))
+    }
+
     /// Sets who is told of each new stream, synchronously and before its first sample, so that a waiting
     /// recording loses none. Once.
     pub fn observe(&self, observer: impl Fn(&Arc<LiveStream>) + Send + Sync + 'static) {
@@ -174,7 +186,23 @@ impl Registry {
         if let Some(observer) = self.0.observer.get() {
             observer(&stream);
         }
-        Ok(Publisher { registry: self.clone(), stream, first: None, last_dts_ms: 0 })
+        let remembered = lock(&self.0.remembered).remove(name);
+        let remembered = remembered.filter(|(since, _)| since.elapsed() <= self.0.memory);
+        Ok(Publisher {
+            registry: self.clone(),
+            stream,
+            remembered: remembered.map(|(_, tracks)| tracks).unwrap_or_default(),
+            first: None,
+            progress: HashMap::new(),
+        })
+    }
+
+    fn remember(&self, name: &str, tracks: Arc<Tracks>) {
+        let mut remembered = lock(&self.0.remembered);
+        remembered.retain(|_, (since, _)| since.elapsed() <= self.0.memory);
+        if !self.0.memory.is_zero() && !tracks.known.is_empty() && remembered.len() < MAX_REMEMBERED {
+            remembered.insert(name.into(), (Instant::now(), tracks));
+        }
     }
 
     /// The live stream of that name.
@@ -287,12 +315,22 @@ impl LiveStream {
 pub struct Publisher {
     registry: Registry,
     stream: Arc<LiveStream>,
-    /// When the first sample came, and its DTS.
-    first: Option<(Instant, i64)>,
-    last_dts_ms: i64,
+    remembered: Arc<Tracks>,
+    /// When the first sample came.
+    first: Option<Instant>,
+    /// By track: the last DTS, and the length of its media without leaps of the clock.
+    progress: HashMap<u32, (i64, i64)>,
 }
 
+/// A longer step of a track's time is a leap of the clock, and no media.
+const MAX_STEP_MS: i64 = 10_000;
+
 impl Publisher {
+    /// The tracks that the stream of that name had before, if it ended a moment ago.
+    pub fn remembered(&self) -> &[Track] {
+        &self.remembered.known
+    }
+
     /// The stream that is published.
     pub fn stream(&self) -> &Arc<LiveStream> {
         &self.stream
@@ -334,9 +372,16 @@ impl Publisher {
     /// Hands samples to everybody and empties the batch. Waits while a subscriber's queue is full and the media
     /// runs ahead of the wall clock; cancelled then, it has taken nothing.
     pub async fn send(&mut self, batch: &mut Vec<Sample>) {
-        let Some(last) = batch.last() else { return };
-        self.last_dts_ms = last.dts_ms;
-        self.first.get_or_insert((Instant::now(), batch[0].dts_ms));
+        if batch.is_empty() {
+            return;
+        }
+        self.first.get_or_insert_with(Instant::now);
+        for sample in &*batch {
+            let (last_ms, length_ms) = self.progress.entry(sample.track).or_insert((sample.dts_ms, 0));
+            let step_ms = sample.dts_ms - *last_ms;
+            *length_ms += if step_ms <= MAX_STEP_MS { step_ms.max(0) } else { 0 };
+            *last_ms = sample.dts_ms;
+        }
         self.hold_back().await;
         let mut state = lock(&self.stream.state);
         let state = &mut *state;
@@ -364,9 +409,9 @@ impl Publisher {
                 let state = lock(&self.stream.state);
                 state.subscribers.iter().find(|q| q.is_full()).cloned()
             };
-            let (Some(queue), Some((at, dts_ms))) = (full, self.first) else { return };
-            let media = Duration::from_millis((self.last_dts_ms - dts_ms).max(0).unsigned_abs());
-            let due = at + media;
+            let (Some(queue), Some(first)) = (full, self.first) else { return };
+            let length_ms = self.progress.values().map(|progress| progress.1).max().unwrap_or(0);
+            let due = first + Duration::from_millis(length_ms.unsigned_abs());
             if due <= Instant::now() {
                 return;
             }
@@ -383,6 +428,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
+        self.registry.remember(&self.stream.name, self.stream.tracks());
         // Out of the registry first, so that who sees the end can publish or wait for the same name.
         lock(&self.registry.0.streams).remove(&self.stream.name);
         let mut state = lock(&self.stream.state);
@@ -400,7 +446,9 @@ fn keep_gop(gop: &mut Option<Gop>, video: Option<u32>, sample: Sample) {
     }
     if let Some(current) = gop {
         current.bytes += ITEM_BYTES + sample.data.len();
-        if current.bytes > GOP_BYTES || sample.dts_ms - current.from_dts_ms > GOP_MS {
+        // The clocks of other tracks may be far apart.
+        let length_ms = if Some(sample.track) == video { sample.dts_ms - current.from_dts_ms } else { 0 };
+        if current.bytes > GOP_BYTES || length_ms > GOP_MS {
             *gop = None;
         } else {
             current.samples.push(sample);
@@ -767,6 +815,44 @@ mod tests {
         drop(slow);
         sender.await.unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO, "not when the clock has caught up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leap_of_the_clock_is_no_media() {
+        let registry = Registry::default();
+        let mut publisher = registry.publish("cam", source()).unwrap();
+        publisher.track(track(1, Kind::Video));
+        let slow = publisher.stream().subscribe(10 * (100 + ITEM_BYTES));
+        // In real time, but for a leap of an hour: nobody has to wait.
+        let start = Instant::now();
+        for i in 0..100 {
+            let leap = if i < 50 { 0 } else { 3_600_000 };
+            publisher.send(&mut vec![sample(1, i * 40 + leap, true, 100)]).await;
+            tokio::time::advance(Duration::from_millis(40)).await;
+        }
+        assert_eq!(start.elapsed(), Duration::from_millis(4000));
+        drop(slow);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tracks_are_remembered_for_a_while() {
+        let registry = Registry::new(Duration::from_secs(10));
+        let publish = |known: bool| {
+            let mut publisher = registry.publish("cam", source()).unwrap();
+            if known {
+                publisher.track(track(1, Kind::Video));
+            }
+            publisher.remembered().len()
+        };
+        assert_eq!(publish(true), 0);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(publish(true), 1);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(publish(false), 0, "too late");
+        assert_eq!(publish(false), 0, "there was none");
+        let registry = Registry::default();
+        drop(registry.publish("cam", source()).map(|mut p| p.track(track(1, Kind::Video))));
+        assert_eq!(registry.publish("cam", source()).unwrap().remembered().len(), 0, "off");
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -18,18 +19,24 @@ use crate::{
     control::{self, server},
     events::Events,
     format::{Engine, Formats, limits::Limits},
-    output::{Disk, Roots},
-    recorder::{self, Recordings},
+    output::{
+        Disk, Roots,
+        guard::{self, Guards, Thresholds},
+        path,
+    },
+    recorder::Recordings,
     registry::Registry,
     repair::Repairs,
     rtmp,
 };
 
-/// How long a stop waits for files to be closed.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// And before that, for publishers to be gone.
+/// How long a stop waits for publishers to be gone, before files are closed.
 const PUBLISHERS_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long it waits for files to be closed, unless `stop-timeout` says otherwise.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a power cut can cost, unless `sync-interval` says otherwise.
+const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// How long `ready` waits for repairs.
 const REPAIRS_BEFORE_READY: Duration = Duration::from_secs(10);
 
@@ -42,6 +49,7 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
+    let recorder = config.recorder();
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
     fs::create_dir_all(&data).with_context(|| format!("the data folder {}", data.display()))?;
@@ -52,21 +60,19 @@ pub async fn serve(
         .await
         .context("loading the embedded formats")?;
 
-    let registry = Registry::default();
+    let registry = Registry::new(recorder.reconnect_window);
     let events = match &config.event_log {
         Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
         None => Events::default(),
     };
-    let sync_interval = config.sync_interval.unwrap_or(2000);
-    let disk = Disk::new(roots, (sync_interval > 0).then(|| Duration::from_millis(sync_interval)));
+    let stop_timeout = config.stop_timeout.map_or(STOP_TIMEOUT, |span| span.0);
+    let sync_interval = config.sync_interval.map_or(SYNC_INTERVAL, |span| span.0);
+    let thresholds = Thresholds { warn: config.disk_warn, stop: config.disk_stop };
+    let disk = Disk::new(roots, Some(sync_interval).filter(|interval| !interval.is_zero()))
+        .guarded(Guards::new(thresholds, disk_events(events.clone())));
     let repairs = Repairs::new(disk.clone(), formats.clone(), events);
-    let recordings = Recordings::new(
-        registry.clone(),
-        formats.clone(),
-        disk,
-        repairs.clone(),
-        recorder::Config::default(),
-    );
+    let claims = disk.claims.clone();
+    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, repairs.clone(), recorder);
     let context =
         Arc::new(control::Context::new(registry.clone(), recordings.clone(), repairs.clone(), stop.clone()));
 
@@ -114,8 +120,9 @@ pub async fn serve(
     if tokio::time::timeout(PUBLISHERS_LIMIT, publishers).await.is_err() {
         tracing::warn!("publishers did not go in time");
     }
-    for path in recordings.shut_down(STOP_LIMIT).await {
-        tracing::warn!(path = %path.display(), "not closed in time; its spool stays");
+    recordings.shut_down(stop_timeout).await;
+    for path in claims.paths() {
+        tracing::warn!(path = %path.display(), "not closed in time; the next start finishes it");
     }
     no_clients.cancel();
     for client in clients {
@@ -124,6 +131,20 @@ pub async fn serve(
     let _ = fs::remove_file(addresses_path(&data));
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Makes an event of each change of a disk's state.
+fn disk_events(events: Events) -> Arc<guard::Hook> {
+    Arc::new(move |change| {
+        let space = change.to.space;
+        let payload = json!({
+            "path": change.path.display().to_string(),
+            "freeBytes": space.map(|space| space.free),
+            "totalBytes": space.map(|space| space.total),
+            "error": change.to.errno.map(path::describe),
+        });
+        events.send(change.to.state.event(), payload);
+    })
 }
 
 fn addresses_path(data: &Path) -> PathBuf {

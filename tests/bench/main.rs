@@ -2,12 +2,14 @@
 //!
 //! - [`boundary`]: calls and records between host and component, in the contract's shape and packed
 //! - [`muxers`]: each format as a component beside the same code compiled natively
+//! - [`closing`]: a 4 GB and a 50 GB MP4, beside FFmpeg
 //! - [`loading`]: compiling, loading, opening, memory
 //!
 //! `--quick` runs everything once with next to no work; the figures mean nothing then. `cargo test` does that too,
 //! so that the benchmark keeps working.
 
 mod boundary;
+mod closing;
 mod files;
 mod loading;
 mod muxers;
@@ -51,6 +53,7 @@ fn main() -> anyhow::Result<()> {
     let memory = loading::memory(&runtime, &formats, effort)?;
     boundary::run(&runtime, &engine, effort).map_err(from_wasmtime)?;
     muxers::run(&runtime, &formats, effort)?;
+    closing::run(&runtime, &formats, effort)?;
     loading::run(&runtime, &engine, &memory, effort)
 }
 

@@ -4,9 +4,10 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
-    sync::mpsc,
+    process::{Child, Command, Stdio},
+    sync::{Arc, mpsc},
 };
 
 use base64::Engine;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    process::{PATIENCE, until},
+    process::{self, PATIENCE, until},
     senders,
 };
 
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     addresses: Value,
 }
 
@@ -42,28 +43,14 @@ impl Server {
     /// Starts it with more arguments, which get the folder that holds `media`, `data` and `formats`, and may
     /// put something there.
     pub(crate) fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
-        let dir = tempfile::Builder::new().prefix("reelwright-e2e-").tempdir().unwrap();
-        for name in ["media", "data", "formats"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
+        let dir = home();
         let arguments = arguments(dir.path());
-        let mut command = senders::reelwright();
-        command.arg("serve");
-        for flag in ["--rtmp", "--ascii-cli", "--json-cli", "--http-cli"] {
-            command.args([flag, "127.0.0.1:0"]);
-        }
-        for (flag, name) in [("--media-root", "media"), ("--data-dir", "data"), ("--formats", "formats")] {
-            command.arg(flag).arg(dir.path().join(name));
-        }
-        let mut child = command
-            .args(arguments)
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(dir.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
+        Self::start_in(dir, &arguments)
+    }
 
+    /// Starts it on folders that an earlier one may have used.
+    pub(crate) fn start_in(dir: Arc<TempDir>, arguments: &[String]) -> Self {
+        let mut child = command(dir.path(), arguments).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -199,10 +186,74 @@ impl Server {
     }
 }
 
+/// What the tests of disks and crashes do to it.
+#[allow(dead_code, reason = "another target uses it")]
+impl Server {
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its folders, for the next one.
+    pub(crate) fn home(&self) -> Arc<TempDir> {
+        self.dir.clone()
+    }
+
+    /// Kills it at once, with all that it started.
+    pub(crate) fn kill(&mut self) {
+        kill_group(&mut self.child);
+    }
+
+    /// Asks it to end, as an operator would.
+    pub(crate) fn terminate(&self) {
+        process::run(Command::new("kill").args(["-TERM", &self.id().to_string()]));
+    }
+
+    /// Waits for its end, which has to be a good one.
+    pub(crate) fn ended(&mut self) {
+        let status = until("the server's end", || self.child.try_wait().unwrap());
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// Folders for a server: `media`, `data`, `formats`.
+pub(crate) fn home() -> Arc<TempDir> {
+    let dir = tempfile::Builder::new().prefix("reelwright-e2e-").tempdir().unwrap();
+    for name in ["media", "data", "formats"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    Arc::new(dir)
+}
+
+/// What starts a server on folders, in a process group of its own. Its log follows that of the one before.
+pub(crate) fn command(dir: &Path, arguments: &[String]) -> Command {
+    let mut command = senders::reelwright();
+    command.arg("serve");
+    for flag in ["--rtmp", "--ascii-cli", "--json-cli", "--http-cli"] {
+        command.args([flag, "127.0.0.1:0"]);
+    }
+    for (flag, name) in [("--media-root", "media"), ("--data-dir", "data"), ("--formats", "formats")] {
+        command.arg(flag).arg(dir.join(name));
+    }
+    let log = File::options().append(true).create(true).open(dir.join("log")).unwrap();
+    command.args(arguments).env("NO_COLOR", "1").process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command
+}
+
+/// Kills a process, and all that are in its group.
+pub(crate) fn kill_group(child: &mut Child) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
+    let group = format!("-{}", child.id());
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    let _ = child.wait();
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        kill_group(&mut self.child);
         if std::thread::panicking() {
             let log = self.log();
             let tail: Vec<_> = log.lines().rev().take(100).collect();

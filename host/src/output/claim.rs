@@ -1,7 +1,8 @@
 //! Names that segments own while they live, so that two can't share a file, however its folder is spelled.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -10,9 +11,9 @@ use crate::sync::lock;
 
 type Key = ((u64, u64), String);
 
-/// All claimed names. Clones share them.
+/// All claimed names, with their paths as they were asked for. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Claims(Arc<Mutex<HashSet<Key>>>);
+pub struct Claims(Arc<Mutex<BTreeMap<Key, PathBuf>>>);
 
 /// A claimed name; dropping it frees it.
 #[derive(Debug)]
@@ -25,7 +26,17 @@ impl Claims {
     /// Claims a file name in a folder; `None` if a segment has it.
     pub fn claim(&self, folder: &Folder, name: &str) -> Option<Claim> {
         let key = (folder.id, name.to_owned());
-        lock(&self.0).insert(key.clone()).then(|| Claim { key, claims: self.clone() })
+        let mut claims = lock(&self.0);
+        if claims.contains_key(&key) {
+            return None;
+        }
+        claims.insert(key.clone(), folder.path.join(name));
+        Some(Claim { key, claims: self.clone() })
+    }
+
+    /// The paths that are claimed: what is being recorded, closed or repaired.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        lock(&self.0).values().cloned().collect()
     }
 }
 

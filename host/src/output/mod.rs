@@ -13,6 +13,7 @@
 
 pub mod claim;
 mod durable;
+pub mod guard;
 pub mod headroom;
 pub mod journal;
 pub mod orphan;
@@ -27,6 +28,7 @@ pub use segment::Segment;
 
 use std::{sync::Arc, time::Duration};
 
+use guard::Guards;
 use volume::Volumes;
 
 /// Bytes in hexadecimal.
@@ -40,6 +42,7 @@ pub struct Disk {
     pub roots: Arc<Roots>,
     pub claims: claim::Claims,
     pub volumes: Volumes,
+    pub guards: Guards,
 }
 
 impl Disk {
@@ -49,6 +52,12 @@ impl Disk {
             roots: Arc::new(roots),
             claims: claim::Claims::default(),
             volumes: Volumes::new(sync_interval),
+            guards: Guards::default(),
         }
+    }
+
+    /// The same, with room and health watched in this way.
+    pub fn guarded(self, guards: Guards) -> Self {
+        Self { guards, ..self }
     }
 }

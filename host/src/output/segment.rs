@@ -138,7 +138,9 @@ impl Segment {
             first.get_or_insert_with(|| name.clone());
             let Some(claim) = disk.claims.claim(folder, &name) else { continue };
             let (its_folder, its_name) = (folder.clone(), name.clone());
-            let (file, spool) = volume.run(move || look(&its_folder, &its_name)).await;
+            let found = volume.run(move || look(&its_folder, &its_name)).await;
+            let (file, spool) =
+                found.map_err(|errno| PathError::Folder { path: folder.path.clone(), errno })?;
             let replaces = file && replace_first && i == 0;
             if spool || (file && !replaces) {
                 continue;
@@ -559,10 +561,13 @@ pub(super) fn clear_up(folder: &dyn Directory, spools: &[String], journal: &str)
     folder.remove(journal)
 }
 
-/// Whether a file of that name is there, and whether a spool of it is. What can't be looked at is there.
-fn look(folder: &Folder, name: &str) -> (bool, bool) {
-    let exists = |name: &str| folder.dir.exists(name).unwrap_or(true);
-    (exists(name), SPOOLS.iter().any(|spool| exists(&format!("{name}.{spool}"))))
+/// Whether a file of that name is there, and whether a spool of it is.
+fn look(folder: &Folder, name: &str) -> Result<(bool, bool), Errno> {
+    let mut spool = false;
+    for suffix in SPOOLS {
+        spool |= folder.dir.exists(&format!("{name}.{suffix}"))?;
+    }
+    Ok((folder.dir.exists(name)?, spool))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! [`Recordings`] keeps the orders. When a stream starts, each recording that names it gets a run (`task`),
 //! which asks a [`plan`] where segments start and end, and drives a writer for each.
 
+mod handover;
 pub mod manifest;
 pub mod naming;
 pub mod plan;
@@ -19,11 +20,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use handover::Handover;
+use timeline::Timestamps;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     format::Formats,
-    output::{Disk, PathError},
+    output::{Disk, PathError, guard},
     registry::{LiveStream, Registry, Subscription},
     repair::Repairs,
     sync::lock,
@@ -61,6 +64,12 @@ pub struct Config {
     pub flush_interval: Duration,
     /// How long a start waits for tracks that were declared.
     pub track_timeout: Duration,
+    /// What becomes of leaps of a publisher's clock.
+    pub timestamps: Timestamps,
+    /// Shorter segments are cut by new codec configurations and leaps of the clock only some times in a row.
+    pub min_segment: Duration,
+    /// How long a keep-alive recording's run waits for its stream to come back; 0: not at all.
+    pub reconnect_window: Duration,
 }
 
 impl Default for Config {
@@ -69,6 +78,9 @@ impl Default for Config {
             queue_bytes: 64 << 20,
             flush_interval: Duration::from_millis(250),
             track_timeout: Duration::from_secs(2),
+            timestamps: Timestamps::Repair,
+            min_segment: Duration::from_secs(1),
+            reconnect_window: Duration::from_secs(10),
         }
     }
 }
@@ -190,9 +202,39 @@ impl Recording {
         lock(&self.state).run.clone()
     }
 
+    /// The stream of a run has ended, and the run waits for it to come back. Returns what it did so far.
+    fn away(&self, stream_id: u64) -> Option<RunInfo> {
+        let run = lock(&self.state).run.take_if(|run| run.stream_id == stream_id);
+        if run.is_some() {
+            self.set_status(Status::new(Phase::Disconnected, 0, None));
+            self.set_status(Status::new(Phase::WaitingForStream, 0, None));
+        }
+        run
+    }
+
+    /// It is back.
+    fn back(&self, run: RunInfo) {
+        let stream_id = run.stream_id;
+        lock(&self.state).run = Some(run);
+        self.set_status(Status::new(Phase::Streaming, stream_id, None));
+    }
+
     fn set_status(&self, status: Status) {
         let mut state = lock(&self.state);
         state.previous = Some(std::mem::replace(&mut state.current, status));
+    }
+
+    /// The run goes on, and can write nothing for now.
+    fn waits_for_disk(&self, stream_id: u64, state: guard::State) {
+        let reason = match state {
+            guard::State::Full => "the disk is full; it goes on when there is room",
+            _ => "the disk fails; it goes on when that is over",
+        };
+        self.set_status(Status::new(Phase::Failed, stream_id, Some(reason.into())));
+    }
+
+    fn goes_on(&self, stream_id: u64) {
+        self.set_status(Status::new(Phase::Streaming, stream_id, None));
     }
 
     /// Changes what is known of a run, unless a later one has taken its place.
@@ -228,7 +270,9 @@ struct Order {
 
 #[derive(Clone, Debug)]
 struct RunHandle {
+    /// Of the stream that it got last.
     in_stream_id: u64,
+    handover: Arc<Handover>,
     stop: CancellationToken,
     done: CancellationToken,
 }
@@ -352,17 +396,13 @@ impl Recordings {
         self.0.formats.list().iter().map(|v| v.manifest.format.clone()).collect()
     }
 
-    /// Stops all runs and waits until their files are complete, but no longer than `limit`. Returns the
-    /// paths that were still being closed.
-    pub async fn shut_down(&self, limit: Duration) -> Vec<PathBuf> {
+    /// Stops all runs and waits until their files are complete, but no longer than `limit`.
+    pub async fn shut_down(&self, limit: Duration) {
         for order in lock(&self.0.orders).values() {
             order.runs.iter().for_each(|run| run.stop.cancel());
         }
         self.0.runs.close();
-        match tokio::time::timeout(limit, self.0.runs.wait()).await {
-            Ok(()) => Vec::new(),
-            Err(_) => self.list().iter().filter_map(|r| r.run()).map(|run| run.file).collect(),
-        }
+        let _ = tokio::time::timeout(limit, self.0.runs.wait()).await;
     }
 
     fn stream_started(&self, stream: &Arc<LiveStream>) {
@@ -384,20 +424,34 @@ impl Recordings {
         if running || (!order.recording.settings.keep_alive && !order.runs.is_empty()) {
             return;
         }
+        let mut subscription = stream.subscribe(self.0.config.queue_bytes);
+        // A run whose stream is back in time goes on.
+        if let Some(run) = order.runs.last_mut().filter(|run| !run.stop.is_cancelled()) {
+            subscription = match run.handover.offer(subscription) {
+                Ok(()) => return run.in_stream_id = stream.id,
+                Err(subscription) => subscription,
+            };
+        }
+        self.begin(order, subscription);
+    }
+
+    /// Starts a run.
+    fn begin(&self, order: &mut Order, subscription: Subscription) {
         let handle = RunHandle {
-            in_stream_id: stream.id,
+            in_stream_id: subscription.stream().id,
+            handover: Arc::default(),
             stop: CancellationToken::new(),
             done: CancellationToken::new(),
         };
+        if self.0.config.reconnect_window.is_zero() {
+            handle.handover.close();
+        }
         order.runs.push(handle.clone());
-        let recording = order.recording.clone();
-        let subscription = stream.subscribe(self.0.config.queue_bytes);
-        drop(orders);
-        self.0.runs.spawn(self.clone().run(recording, subscription, handle));
+        self.0.runs.spawn(self.clone().run(order.recording.clone(), subscription, handle));
     }
 
     async fn run(self, recording: Arc<Recording>, subscription: Subscription, handle: RunHandle) {
-        let done = handle.done.drop_guard();
+        let done = handle.done.clone().drop_guard();
         let stream_id = self.0.registry.next_id();
         lock(&recording.state).run = Some(RunInfo {
             stream_id,
@@ -420,7 +474,8 @@ impl Recordings {
             disk: self.0.disk.clone(),
             repairs: self.0.repairs.clone(),
             config: self.0.config,
-            stop: handle.stop,
+            stop: handle.stop.clone(),
+            handover: handle.handover.clone(),
         };
         // In a task of its own, so that a fault of ours ends this run with a message and nothing else.
         let result = match tokio::spawn(run.record(subscription)).await {
@@ -455,7 +510,15 @@ impl Recordings {
         if !recording.settings.keep_alive {
             lock(&self.0.orders).remove(&recording.config_id);
         }
+        // A run that failed may leave a stream behind that came meanwhile.
+        let left = handle.handover.close();
         drop(done);
+        if !left.is_empty()
+            && !handle.stop.is_cancelled()
+            && let Some(order) = lock(&self.0.orders).get_mut(&recording.config_id)
+        {
+            left.into_iter().for_each(|subscription| self.begin(order, subscription));
+        }
     }
 }
 

@@ -5,19 +5,26 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::io::Errno;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, RecordError, Recording,
+    handover::Handover,
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
-    plan::{Note, Now, Plan, Policy, Step},
+    plan::{GapReason, GapRecord, Note, Now, Plan, Policy, Step},
 };
 use crate::{
     format::{Begin, End, Failed, FormatError, Formats, HEAD_ALIGN, Writer},
     media::{Kind, Sample, Track},
-    output::{Disk, PathError, Segment, Target, orphan::Orphan},
+    output::{
+        Disk, PathError, Segment, Target,
+        guard::{self, Guard},
+        orphan::Orphan,
+        path::Folder,
+    },
     registry::{BatchLimits, Subscription},
     repair::Repairs,
 };
@@ -65,6 +72,7 @@ pub(super) struct Run {
     pub(super) repairs: Repairs,
     pub(super) config: Config,
     pub(super) stop: CancellationToken,
+    pub(super) handover: Arc<Handover>,
 }
 
 /// A run that goes on.
@@ -86,6 +94,10 @@ struct Running {
     gaps: Gaps,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
+    /// Of the folder.
+    guard: Guard,
+    /// Nothing is written, since the guard says so.
+    halted: bool,
 }
 
 /// The segment that is being written.
@@ -113,8 +125,15 @@ impl Run {
             wait_for_key: settings.wait_for_idr,
             audio: settings.has_audio,
             track_timeout: self.config.track_timeout,
+            timestamps: self.config.timestamps,
+            min_segment: self.config.min_segment,
         };
         let plan = Plan::new(policy, subscription.joined());
+        let Folder { id, path, dir } = &*target.folder;
+        let guard =
+            self.disk.guards.get(*id, path, dir).map_err(|_| {
+                RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN })
+            })?;
         let limits = BatchLimits {
             samples: BATCH_SAMPLES,
             bytes: BATCH_BYTES,
@@ -136,6 +155,8 @@ impl Run {
             last_name: None,
             carry: None,
             strikes: 0,
+            guard,
+            halted: false,
         };
         let result = running.drive(subscription, limits, &stop).await;
         running.closed().await;
@@ -144,8 +165,46 @@ impl Run {
 }
 
 impl Running {
-    /// Takes all that comes, until the stream ends or the run is stopped.
+    /// Records stream after stream, as long as the next comes in time.
     async fn drive(
+        &mut self,
+        mut subscription: Subscription,
+        limits: BatchLimits,
+        stop: &CancellationToken,
+    ) -> Result<(), RunError> {
+        loop {
+            self.stream(subscription, limits, stop).await?;
+            let Some(next) = self.next_stream(stop).await else { return Ok(()) };
+            self.plan.resume(next.joined());
+            subscription = next;
+        }
+    }
+
+    /// Waits for the stream to come back; the files are complete meanwhile.
+    async fn next_stream(&mut self, stop: &CancellationToken) -> Option<Subscription> {
+        let Run { recording, stream_id, handover, config, .. } = &self.run;
+        if !recording.settings.keep_alive || config.reconnect_window.is_zero() || stop.is_cancelled() {
+            return None;
+        }
+        let run = recording.away(*stream_id);
+        let next = tokio::select! {
+            next = handover.next(config.reconnect_window) => next?,
+            () = stop.cancelled() => return None,
+        };
+        let in_stream_id = next.stream().id;
+        tracing::info!(
+            config_id = recording.config_id,
+            stream = recording.settings.local_stream_name,
+            "the stream is back; the recording goes on"
+        );
+        if let Some(run) = run {
+            recording.back(super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run });
+        }
+        Some(next)
+    }
+
+    /// Takes all that comes, until the stream ends or the run is stopped.
+    async fn stream(
         &mut self,
         mut subscription: Subscription,
         limits: BatchLimits,
@@ -172,6 +231,7 @@ impl Running {
     }
 
     async fn take(&mut self, items: &mut Vec<crate::registry::Item>) -> Result<(), RunError> {
+        self.heed_disk().await?;
         for item in items.drain(..) {
             self.plan.push(item, now());
             self.steps().await?;
@@ -180,6 +240,36 @@ impl Running {
             Ok(()) => Ok(()),
             Err(error) => self.failed(error).await,
         }
+    }
+
+    /// Ends the segment when the disk can't take more, and lets the next begin when it can.
+    async fn heed_disk(&mut self) -> Result<(), RunError> {
+        let view = self.guard.view();
+        if view.is_in_trouble() == self.halted {
+            return Ok(());
+        }
+        self.halted = !self.halted;
+        let recording = &self.run.recording;
+        if self.halted {
+            recording.waits_for_disk(self.run.stream_id, view.state);
+            self.plan.halt("disk");
+        } else {
+            recording.goes_on(self.run.stream_id);
+            self.plan.carry_on();
+        }
+        self.steps().await
+    }
+
+    /// Tells the guard of an error, if it is the disk's.
+    fn is_trouble(&self, error: &SegmentError) -> bool {
+        let errno = match error {
+            SegmentError::Path(PathError::Folder { errno, .. }) => Some(*errno),
+            SegmentError::Format(error) => error.disk_error().map(|error| error.errno),
+            _ => None,
+        };
+        let trouble = errno.filter(|&errno| guard::is_trouble(errno));
+        trouble.into_iter().for_each(|errno| self.guard.report(errno));
+        trouble.is_some()
     }
 
     /// Waits until all segments are complete.
@@ -216,7 +306,7 @@ impl Running {
                     if taken {
                         self.tracks = tracks;
                     }
-                    self.plan.tracks_taken(taken, now());
+                    self.plan.tracks_taken(taken);
                 }
             }
             Step::Close { reason, ends } => {
@@ -224,8 +314,9 @@ impl Running {
                 match self.close(reason, ends).await {
                     Ok(()) => self.strikes = 0,
                     Err(failed) => {
-                        self.strikes += 1;
-                        self.given_up(&failed.error.into(), failed.orphan);
+                        let error = failed.error.into();
+                        self.strikes += u32::from(!self.is_trouble(&error));
+                        self.given_up(&error, failed.orphan);
                     }
                 }
             }
@@ -357,7 +448,8 @@ impl Running {
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
-        let (repairs, folder) = (self.run.repairs.clone(), self.target.folder.clone());
+        let (repairs, folder, guard) =
+            (self.run.repairs.clone(), self.target.folder.clone(), self.guard.clone());
         let gaps = std::mem::take(&mut self.gaps);
         let manifest = recording.settings.manifest.then(|| Manifest {
             manifest_version: manifest::VERSION,
@@ -392,6 +484,9 @@ impl Running {
             let finished = match async { closing?.complete().await }.await {
                 Ok(finished) => finished,
                 Err(Failed { error, orphan }) => {
+                    if let Some(disk) = error.disk_error().filter(|e| guard::is_trouble(e.errno)) {
+                        guard.report(disk.errno);
+                    }
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
                     return repairs.given_up(folder, orphan).await;
                 }
@@ -432,6 +527,10 @@ impl Running {
             self.report_failure(&error);
         }
         self.plan.segment_failed(&unwritten);
+        if self.is_trouble(&error) {
+            // Nobody is to blame, and it may pass.
+            return Box::pin(self.heed_disk()).await;
+        }
         self.strikes += 1;
         if self.strikes < MAX_STRIKES {
             return Ok(());
@@ -462,7 +561,11 @@ impl Running {
     }
 
     fn note(&mut self, note: Note) {
-        if let Note::Gap(gap) | Note::Lost(gap) = note {
+        let gap = note.gap();
+        if let Some(GapRecord { reason, from_ms, to_ms, samples, bytes }) = gap {
+            self.gaps.add(manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes });
+        }
+        if let Some(gap) = gap.filter(|gap| gap.reason != GapReason::BeforeKeyFrame) {
             self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += gap.samples);
         }
         if !self.notes.allows() {
@@ -470,41 +573,8 @@ impl Running {
         }
         let config_id = self.run.recording.config_id;
         let stream = &self.run.recording.settings.local_stream_name;
-        match note {
-            Note::Gap(gap) => {
-                let ms = gap.to_dts_ms - gap.from_dts_ms;
-                tracing::warn!(
-                    config_id,
-                    stream,
-                    samples = gap.samples,
-                    bytes = gap.bytes,
-                    ms,
-                    "gap: the recording was too slow for the stream"
-                );
-            }
-            Note::Lost(gap) => {
-                tracing::warn!(
-                    config_id,
-                    stream,
-                    samples = gap.samples,
-                    bytes = gap.bytes,
-                    from_ms = gap.from_dts_ms,
-                    to_ms = gap.to_dts_ms,
-                    "gap: lost with the failed segment"
-                );
-            }
-            Note::Skipped { samples } => {
-                tracing::info!(config_id, stream, samples, "left out up to the next key frame");
-            }
-            Note::ClockStep { back_ms } => {
-                tracing::warn!(
-                    config_id,
-                    stream,
-                    back_ms,
-                    "the publisher's clock stepped back; time goes on"
-                );
-            }
-            Note::NoKeyFrame { waited_ms } => {
+        match (note, gap) {
+            (Note::NoKeyFrame { waited_ms }, _) => {
                 tracing::warn!(
                     config_id,
                     stream,
@@ -512,6 +582,37 @@ impl Running {
                     "no key frame came; a segment starts without one"
                 );
             }
+            (Note::ClockWrap { track, by_ms }, _) => {
+                tracing::info!(config_id, stream, track, by_ms, "the publisher's clock wrapped; undone");
+            }
+            (Note::Aligned { track, apart_ms }, _) => {
+                tracing::warn!(
+                    config_id,
+                    stream,
+                    track,
+                    apart_ms,
+                    "the tracks' clocks are far apart; put side by side as they came"
+                );
+            }
+            (_, Some(GapRecord { reason, from_ms, to_ms, samples, bytes })) => {
+                let reason = reason.as_str();
+                let what = match note {
+                    Note::Gap(_) => "the recording was too slow for the stream".into(),
+                    Note::Lost(_) => "lost with the failed segment".into(),
+                    Note::Halted(_) => "lost while the disk could not be written to".into(),
+                    Note::Skipped(_) => "left out up to the next key frame".into(),
+                    Note::Flapping(_) => "left out, as codec configurations change too fast".into(),
+                    Note::Paused { track: Some(track), .. } => format!("track {track} was silent"),
+                    Note::Paused { .. } => "the stream paused".into(),
+                    Note::ClockStep { track, step_ms, .. } => {
+                        format!("the publisher's clock leapt by {step_ms} ms (track {track})")
+                    }
+                    _ => "the stream was away".to_owned(),
+                };
+                let ms = to_ms - from_ms;
+                tracing::warn!(config_id, stream, reason, samples, bytes, from_ms, to_ms, ms, "gap: {what}");
+            }
+            _ => {}
         }
     }
 }

@@ -17,6 +17,8 @@ pub enum Event {
     Sample(Sample),
     /// Something was left out, for the first time for this reason.
     Skipped(Skipped),
+    /// Something was put right, for the first time in this stream.
+    Repaired(Repair),
     /// The peer ended the stream, not the connection: it may publish again.
     EndOfStream(Skips),
     /// The peer wanted to play; it was told that it can't.
@@ -53,6 +55,15 @@ pub struct ConnectInfo {
     pub page_url: String,
     pub swf_url: String,
     pub flash_ver: String,
+}
+
+/// What was put right in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Repair {
+    #[error("H.264 with start codes (Annex B), made length-prefixed")]
+    AnnexB,
+    #[error("no {} sequence header; the one of the stream of that name before is used", .0.as_str())]
+    Remembered(Kind),
 }
 
 /// What was left out of a stream.

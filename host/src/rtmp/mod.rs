@@ -20,6 +20,7 @@
 //! Whatever a peer sends, memory is bounded by [`Limits`] and errors say where: see [`Error`].
 
 pub mod amf0;
+mod annex_b;
 pub mod chunk;
 pub mod client;
 mod clock;

@@ -268,6 +268,9 @@ impl Connection {
                         "left out: {}; more of that kind will only be counted",
                         skipped.reason
                     ),
+                    Event::Repaired(repair) => {
+                        tracing::warn!(peer = %self.peer, stream = self.name(), "put right: {repair}");
+                    }
                     Event::PlayRefused { name } => {
                         tracing::info!(peer = %self.peer, ?name, "refused to play: this server only records");
                     }
@@ -297,6 +300,7 @@ impl Connection {
             Ok(publisher) => {
                 let Source { app, user_agent, .. } = &publisher.stream().source;
                 tracing::info!(%peer, stream = name, ?app, ?kind, ?user_agent, "stream published");
+                self.session.remember(publisher.remembered());
                 self.live = Some(publisher);
                 self.session.accept_publish();
             }

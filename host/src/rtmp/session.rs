@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Error, Event, Limits, Metadata, Output, amf0,
     amf0::Value,
+    annex_b,
     chunk::Unfinished,
     clock::Clock,
     error::Cause,
-    event::{ConnectInfo, PublishKind, PublishRequest, SkipReason, Skipped, Skips, track_id},
+    event::{ConnectInfo, PublishKind, PublishRequest, Repair, SkipReason, Skipped, Skips, track_id},
     link::{COMMANDS, Incoming, Link, WINDOW_BYTES},
     message::{self, BandwidthLimit, Command, Message, UserControl},
     tag,
@@ -67,10 +68,16 @@ enum Phase {
 /// What is known of the published stream.
 #[derive(Debug, Default)]
 struct Stream {
-    clock: Clock,
-    metadata: Metadata,
-    /// Codec configurations of [`track_id`] 1 and 2.
+    /// Of [`track_id`] 1 and 2, as the next two.
+    clocks: [Clock; 2],
+    /// Codec configurations.
     configs: [Option<Bytes>; 2],
+    /// Tracks of the stream of that name before, which stand in for headers that do not come.
+    remembered: [Option<Track>; 2],
+    metadata: Metadata,
+    /// Bytes of the length in front of each NAL unit; 0 before the first sequence header.
+    length_bytes: u8,
+    annex_b: bool,
     skips: Skips,
 }
 
@@ -140,6 +147,16 @@ impl Session {
         self.status("status", "NetStream.Publish.Start", "publishing");
     }
 
+    /// Before an answer: which tracks the stream of that name had a moment ago. A sample that comes without a
+    /// sequence header is taken for one of these.
+    pub fn remember(&mut self, tracks: &[Track]) {
+        for track in tracks {
+            if let Some(slot) = self.stream.remembered.get_mut((track.id as usize).wrapping_sub(1)) {
+                *slot = Some(track.clone());
+            }
+        }
+    }
+
     /// Answers [`Event::Publish`] by no.
     pub fn refuse_publish(&mut self, reason: &str) {
         if let Phase::Asked { .. } = self.phase {
@@ -192,23 +209,7 @@ impl Session {
             Kind::Audio => tag::audio(body),
         };
         match read {
-            Ok(tag::Body::Sample(tag::Payload { composition_time_ms, key, data })) => {
-                let track = track_id(kind);
-                if self.stream.configs[track as usize - 1].is_none() {
-                    self.skip(timestamp_ms, SkipReason::NoSequenceHeader(kind));
-                    return Ok(());
-                }
-                let dts_ms = self.stream.clock.unwrap_ms(timestamp_ms);
-                let pts_ms = dts_ms + i64::from(composition_time_ms);
-                self.events.push_back(Event::Sample(Sample {
-                    track,
-                    dts_ms,
-                    pts_ms,
-                    key,
-                    discontinuity: false,
-                    data,
-                }));
-            }
+            Ok(tag::Body::Sample(payload)) => self.sample(kind, timestamp_ms, payload),
             Ok(tag::Body::Configuration { codec, config }) => {
                 self.configuration(kind, timestamp_ms, codec, config);
             }
@@ -219,8 +220,59 @@ impl Session {
         Ok(())
     }
 
+    fn sample(&mut self, kind: Kind, timestamp_ms: u32, payload: tag::Payload) {
+        let tag::Payload { composition_time_ms, key, mut data } = payload;
+        let track = track_id(kind);
+        let index = track as usize - 1;
+        if kind == Kind::Video {
+            let length_bytes = if self.stream.length_bytes == 0 { 4 } else { self.stream.length_bytes };
+            if let Some(unit) = annex_b::unit(&data, length_bytes) {
+                self.repaired_annex_b();
+                if let Some(config) = unit.config {
+                    self.configuration(kind, timestamp_ms, "avc1", config);
+                }
+                data = unit.data;
+            }
+        }
+        if self.stream.configs[index].is_none()
+            && let Some(remembered) = self.stream.remembered[index].take()
+        {
+            self.events.push_back(Event::Repaired(Repair::Remembered(kind)));
+            self.configuration(kind, timestamp_ms, &remembered.codec, remembered.config);
+        }
+        if self.stream.configs[index].is_none() {
+            return self.skip(timestamp_ms, SkipReason::NoSequenceHeader(kind));
+        }
+        if data.is_empty() {
+            return;
+        }
+        let near_ms = self.stream.clocks[1 - index].last_ms();
+        let dts_ms = self.stream.clocks[index].unwrap_ms(timestamp_ms, near_ms);
+        let pts_ms = dts_ms + i64::from(composition_time_ms);
+        self.events.push_back(Event::Sample(Sample {
+            track,
+            dts_ms,
+            pts_ms,
+            key,
+            discontinuity: false,
+            data,
+        }));
+    }
+
+    fn repaired_annex_b(&mut self) {
+        if !std::mem::replace(&mut self.stream.annex_b, true) {
+            self.events.push_back(Event::Repaired(Repair::AnnexB));
+        }
+    }
+
     /// A sequence header. Encoders repeat it; only what changes makes a track.
-    fn configuration(&mut self, kind: Kind, timestamp_ms: u32, codec: &str, config: Bytes) {
+    fn configuration(&mut self, kind: Kind, timestamp_ms: u32, codec: &str, mut config: Bytes) {
+        if kind == Kind::Video
+            && let Some(record) = annex_b::record(&config)
+        {
+            config = record;
+            self.repaired_annex_b();
+        }
         let id = track_id(kind);
         let known = &mut self.stream.configs[id as usize - 1];
         if known.as_ref() == Some(&config) {
@@ -239,6 +291,9 @@ impl Session {
             return self.skip(timestamp_ms, SkipReason::SequenceHeader(error));
         }
         *known = Some(config.clone());
+        if kind == Kind::Video {
+            self.stream.length_bytes = annex_b::length_bytes(&config);
+        }
         let properties = self.stream.metadata.track_properties(kind);
         self.events.push_back(Event::Track(Track { id, kind, codec: codec.to_owned(), config, properties }));
     }

@@ -7,7 +7,7 @@ use super::{
     amf0::{self, Value},
     chunk::{self, ChunkReader, ChunkWriter, RawMessage},
     client::{Client, Target},
-    event::{PublishKind, SkipReason, Skips},
+    event::{PublishKind, Repair, SkipReason, Skips},
     message::{self, Command, Message, UserControl, kind},
     *,
 };
@@ -165,6 +165,7 @@ fn kinds(events: &[Event]) -> String {
         Event::Track(_) => 'A',
         Event::Sample(_) => '.',
         Event::Skipped(_) => '!',
+        Event::Repaired(_) => '~',
         Event::EndOfStream(_) => 'E',
         Event::PlayRefused { .. } => 'p',
     };
@@ -590,4 +591,83 @@ proptest! {
             }
         }
     }
+}
+
+/// Start codes where lengths should be.
+fn annex_b(units: &[&[u8]]) -> Vec<u8> {
+    units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
+}
+
+#[test]
+fn a_publisher_that_sends_annex_b_gives_the_samples_of_one_that_does_not() {
+    let (mut good, mut odd, mut bare) = (Peer::publishing(), Peer::publishing(), Peer::publishing());
+    let mut sets = Vec::new();
+    for (header, body) in tags(CLIP).into_iter().filter(|(h, _)| h.tag_type == tag::kind::VIDEO) {
+        good.video(header.timestamp_ms, &body).unwrap();
+        let (start, payload) = body.split_at(5);
+        let stream = match start[1] {
+            0 => {
+                let config = reelwright_codec::avc::AvcConfig::parse(payload).unwrap();
+                sets = annex_b(&[&config.sps[..], &config.pps[..]].concat());
+                sets.clone()
+            }
+            1 => {
+                let units = reelwright_codec::nal::length_prefixed(payload, 4);
+                annex_b(&units.map(Result::unwrap).collect::<Vec<_>>())
+            }
+            _ => payload.to_vec(),
+        };
+        odd.video(header.timestamp_ms, &[start, &stream].concat()).unwrap();
+        // Without a sequence header, as some send it: the sets stand before the key frame.
+        if start[1] != 0 {
+            let sets = if start[..2] == [0x17, 1] { &sets[..] } else { &[] };
+            bare.video(header.timestamp_ms, &[start, sets, &stream].concat()).unwrap();
+        }
+    }
+    let good = good.events();
+    for mut peer in [odd, bare] {
+        let mut events = peer.events();
+        assert_eq!(events.remove(0), Event::Repaired(Repair::AnnexB), "once");
+        assert_eq!(events, good);
+    }
+}
+
+#[test]
+fn headers_of_the_stream_before_stand_in_for_those_that_do_not_come() {
+    let mut peer = Peer::publishing();
+    for (header, body) in tags(CLIP).into_iter().take(6) {
+        match header.tag_type {
+            tag::kind::VIDEO => peer.video(header.timestamp_ms, &body).unwrap(),
+            tag::kind::AUDIO => peer.send(1, header.timestamp_ms, &Message::Audio(body)).unwrap(),
+            _ => {}
+        }
+    }
+    let tracks: Vec<Track> = peer
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Track(track) => Some(track),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(tracks.len(), 2);
+    peer.call("closeStream", 0.0, []).unwrap();
+    peer.publish("cam1");
+    peer.session.remember(&tracks);
+    peer.session.accept_publish();
+    peer.events();
+    for ms in [0, 40] {
+        peer.video(ms, b"\x17\x01\0\0\0\0\0\0\x01\x65").unwrap();
+        peer.send(1, ms, &Message::Audio(Bytes::from_static(b"\xaf\x01\x21\x10"))).unwrap();
+    }
+    let events = peer.events();
+    assert_eq!(kinds(&events), "~V.~A.");
+    let found: Vec<_> = events
+        .into_iter()
+        .filter_map(|e| if let Event::Track(t) = e { Some(t.config) } else { None })
+        .collect();
+    assert_eq!(found, tracks.iter().map(|t| t.config.clone()).collect::<Vec<_>>());
+    // One that sends its own is believed.
+    peer.send(1, 60, &Message::Audio(Bytes::from_static(b"\xaf\x00\x11\x90"))).unwrap();
+    assert_eq!(kinds(&peer.events()), "A");
 }

@@ -9,7 +9,14 @@ const VIDEO: u32 = 1;
 const AUDIO: u32 = 2;
 
 fn policy() -> Policy {
-    Policy { chunk_ms: None, wait_for_key: true, audio: true, track_timeout: Duration::from_secs(2) }
+    Policy {
+        chunk_ms: None,
+        wait_for_key: true,
+        audio: true,
+        track_timeout: Duration::from_secs(2),
+        timestamps: Timestamps::Repair,
+        min_segment: Duration::from_secs(1),
+    }
 }
 
 fn track(id: u32, config: &'static [u8]) -> Track {
@@ -50,7 +57,7 @@ impl Run {
         self.plan.push(item, self.now(ms));
         while let Some(step) = self.plan.step() {
             if matches!(step, Step::Tracks(_)) {
-                self.plan.tracks_taken(self.takes_tracks, self.now(ms));
+                self.plan.tracks_taken(self.takes_tracks);
             }
             self.steps.push(step);
         }
@@ -130,6 +137,23 @@ fn av(until_ms: i64, gop_ms: i64, late_ms: i64) -> Vec<Sample> {
 
 fn of(samples: &[Sample], track: u32) -> Vec<i64> {
     samples.iter().filter(|s| s.track == track).map(|s| s.dts_ms).collect()
+}
+
+fn of_segment(segment: &Segment, track: u32) -> Vec<i64> {
+    segment.samples.iter().filter(|s| s.0 == track).map(|s| s.1).collect()
+}
+
+fn all(segments: &[Segment], track: u32) -> Vec<i64> {
+    segments.iter().flat_map(|segment| of_segment(segment, track)).collect()
+}
+
+fn both() -> Item {
+    tracks(&[track(VIDEO, b"v"), track(AUDIO, b"a")], true, true)
+}
+
+fn gaps(notes: &[Note]) -> Vec<(&'static str, i64, i64, u64)> {
+    let gaps = notes.iter().filter_map(Note::gap);
+    gaps.map(|gap| (gap.reason.as_str(), gap.from_ms, gap.to_ms, gap.samples)).collect()
 }
 
 #[test]
@@ -243,7 +267,7 @@ fn frames_before_the_first_key_frame_are_left_out_but_the_sound_is_kept() {
     for s in av(2000, 1000, 0) {
         run.sample(s.track, s.dts_ms, s.track == AUDIO || s.dts_ms == 1000);
     }
-    assert_eq!(run.notes().len(), 1, "{:?}", run.notes());
+    assert_eq!(gaps(&run.notes()), [("before-key-frame", 0, 960, 25)]);
     let segments = run.end();
     let [segment] = &segments[..] else { panic!() };
     let video: Vec<_> = segment.samples.iter().filter(|s| s.0 == VIDEO).map(|s| s.1).collect();
@@ -277,6 +301,7 @@ fn after_a_failed_segment_the_next_key_frame_begins_another() {
     }
     let lost = Gap { samples: 13, bytes: 13, from_dts_ms: 1480, to_dts_ms: 1960 };
     assert_eq!(run.notes(), [Note::Lost(lost)]);
+    assert_eq!(gaps(&run.notes()), [("failed-segment", 1480, 1960, 13)]);
     let segments = run.end();
     assert_eq!(segments.len(), 2);
     assert_eq!(segments[1].samples[0], (VIDEO, 2000));
@@ -315,8 +340,10 @@ fn a_late_track_that_is_refused_joins_at_the_next_key_frame() {
     }
     let segments = run.end();
     assert_eq!(segments.iter().map(|s| s.tracks).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(segments[1].samples[0], (VIDEO, 1000));
-    assert_eq!(segments.iter().flat_map(|s| &s.samples).filter(|s| s.0 == VIDEO).count(), 75);
+    assert_eq!(of_segment(&segments[1], VIDEO)[0], 1000);
+    assert_eq!(of_segment(&segments[1], AUDIO)[0], 506, "from its first sample on");
+    assert_eq!(all(&segments, VIDEO).len(), 75);
+    assert_eq!(all(&segments, AUDIO), (506..3000).step_by(23).collect::<Vec<_>>());
 }
 
 #[test]
@@ -405,4 +432,336 @@ fn a_segment_that_fails_at_its_end_costs_the_next_nothing() {
     assert!(steps.contains(&Step::Note(Note::Lost(lost))));
     let opened = steps.iter().position(|s| matches!(s, Step::Open { number: 1, .. })).unwrap();
     assert_eq!(steps.iter().skip(opened).filter(|s| matches!(s, Step::Sample(_))).count(), 25);
+}
+
+/// 4 s with a key frame each second; from `at_ms` on, the wire's times are moved by `by_ms`, and the wall clock is by
+/// `passes_ms`.
+fn leap(policy: Policy, at_ms: i64, by_ms: i64, passes_ms: i64) -> (Vec<Segment>, Vec<Note>, Vec<Sample>) {
+    let mut run = Run::new(policy, false);
+    run.push(both(), 0);
+    let input = av(4000, 1000, 0);
+    for s in &input {
+        let leapt = s.dts_ms >= at_ms;
+        let by = |ms| if leapt { ms } else { 0 };
+        let moved = 100_000 + s.dts_ms + by(by_ms);
+        let moved = Sample { dts_ms: moved, pts_ms: moved, ..s.clone() };
+        run.push(Item::Sample(moved), s.dts_ms + by(passes_ms));
+    }
+    let notes = run.notes();
+    (run.end(), notes, input)
+}
+
+const HOUR: i64 = 3_600_000;
+
+#[test]
+fn repair_closes_leaps_in_the_same_file() {
+    for (by, reason) in [(-60_000, "clock-back"), (HOUR, "clock-forward")] {
+        for at in [1000, 1480, 1495] {
+            let (segments, notes, input) = leap(policy(), at, by, 0);
+            let [segment] = &segments[..] else { panic!("{by} {at}: {}", segments.len()) };
+            for track in [VIDEO, AUDIO] {
+                let (got, sent) = (of_segment(segment, track), of(&input, track));
+                assert_eq!(got.len(), sent.len(), "nothing is lost");
+                for (got, sent) in got.iter().zip(sent) {
+                    assert!((0..=45).contains(&(got - sent)), "{by} {at}: {got} for {sent}");
+                }
+            }
+            let [(found, from, to, 0)] = gaps(&notes)[..] else { panic!("{notes:?}") };
+            assert!(found == reason && (0..45).contains(&(to - from)), "{notes:?}");
+            assert!(segment.ends.iter().all(|end| end.1 <= 4050), "{:?}", segment.ends);
+        }
+    }
+}
+
+#[test]
+fn a_pause_of_an_hour_is_between_two_files_whatever_the_policy() {
+    for timestamps in [Timestamps::Repair, Timestamps::Split] {
+        for at in [1000, 1480, 1495] {
+            let (segments, notes, input) = leap(Policy { timestamps, ..policy() }, at, HOUR, HOUR);
+            let [before, after] = &segments[..] else { panic!("{at}: {}", segments.len()) };
+            let key = if at == 1000 { 1000 } else { 2000 };
+            assert_eq!(of_segment(after, VIDEO)[0], key + HOUR);
+            // Sound from the pause on, at its true time; frames up to the key frame stay in the group before.
+            let sound = input.iter().find(|s| s.track == AUDIO && s.dts_ms >= at).unwrap().dts_ms;
+            assert_eq!(of_segment(after, AUDIO)[0], sound + HOUR);
+            let frames: Vec<i64> = of_segment(before, VIDEO);
+            assert_eq!(frames.len() as i64, key / 40);
+            assert!(
+                frames.iter().zip(of(&input, VIDEO)).all(|(got, sent)| (got - sent).abs() <= 25),
+                "{frames:?}"
+            );
+            assert!(before.ends.iter().all(|end| end.1 <= key + 100), "{:?}", before.ends);
+            assert_eq!(after.origin_ms, after.samples.iter().map(|s| s.1).min().unwrap());
+            assert_eq!(after.epoch_us, 1_000_000_000 + after.origin_ms * 1000);
+            for track in [VIDEO, AUDIO] {
+                assert_eq!(all(&segments, track).len(), of(&input, track).len());
+            }
+            let [("paused", from, to, 0)] = gaps(&notes)[..] else { panic!("{notes:?}") };
+            assert!((HOUR..HOUR + 50).contains(&(to - from)), "{notes:?}");
+        }
+    }
+}
+
+#[test]
+fn split_begins_a_file_at_each_leap() {
+    let split = Policy { timestamps: Timestamps::Split, ..policy() };
+    for (by, reason) in [(-60_000, "clock-back"), (HOUR, "clock-forward")] {
+        for at in [1000, 1480, 1495] {
+            let (segments, notes, input) = leap(split, at, by, 0);
+            let [before, after] = &segments[..] else { panic!("{by} {at}: {}", segments.len()) };
+            let key = if at == 1000 { 1000 } else { 2000 };
+            let first = of_segment(after, VIDEO)[0] - by.max(0);
+            assert!((0..45).contains(&(first - key)), "{first}");
+            assert!(before.ends.iter().all(|end| end.1 <= key + 100), "{:?}", before.ends);
+            for track in [VIDEO, AUDIO] {
+                assert_eq!(all(&segments, track).len(), of(&input, track).len());
+            }
+            assert_eq!(gaps(&notes).len(), 1);
+            assert_eq!(gaps(&notes)[0].0, reason);
+        }
+    }
+}
+
+#[test]
+fn split_of_sound_alone_is_at_the_very_sample() {
+    let mut run = Run::new(Policy { timestamps: Timestamps::Split, ..policy() }, false);
+    run.push(tracks(&[track(AUDIO, b"a")], false, true), 0);
+    for ms in (0..4000).step_by(20) {
+        run.push(Item::Sample(sample(AUDIO, if ms < 2000 { ms } else { ms + 60_000 }, true)), ms);
+    }
+    let starts: Vec<_> = run.end().iter().map(|s| (s.samples[0].1, s.samples.len())).collect();
+    assert_eq!(starts, [(0, 100), (62_000, 100)]);
+}
+
+#[test]
+fn leaps_can_not_make_files_without_end() {
+    for audio_only in [false, true] {
+        let mut run = Run::new(Policy { timestamps: Timestamps::Split, ..policy() }, false);
+        let known =
+            if audio_only { vec![track(AUDIO, b"a")] } else { vec![track(VIDEO, b"v"), track(AUDIO, b"a")] };
+        run.push(tracks(&known, !audio_only, true), 0);
+        let mut sent = 0;
+        for i in 0..3000i64 {
+            // Back and ahead in turns, in a minute of media.
+            let ms = i * 20 + [0, 100_000, 400_000][(i % 3) as usize];
+            for track in [VIDEO, AUDIO].into_iter().skip(usize::from(audio_only)) {
+                sent += 1;
+                run.push(Item::Sample(sample(track, ms, true)), i * 20);
+            }
+        }
+        let segments = run.end();
+        assert!((30..80).contains(&segments.len()), "{}", segments.len());
+        for segment in &segments {
+            let (first, last) = (segment.origin_ms, segment.ends.iter().map(|end| end.1).max().unwrap());
+            assert!(last - first < 10_000, "{} ms in a file", last - first);
+        }
+        assert_eq!(segments.iter().map(|s| s.samples.len()).sum::<usize>(), sent);
+    }
+}
+
+#[test]
+fn clocks_far_apart_start_side_by_side() {
+    for apart in [HOUR, -HOUR] {
+        let mut run = Run::new(policy(), false);
+        run.push(both(), 0);
+        for s in av(2000, 1000, 0) {
+            let ms = s.dts_ms + if s.track == AUDIO { apart } else { 0 };
+            run.push(Item::Sample(Sample { dts_ms: ms, pts_ms: ms, ..s.clone() }), s.dts_ms);
+        }
+        assert!(matches!(run.notes()[..], [Note::Aligned { track: AUDIO, .. }]), "{:?}", run.notes());
+        let [segment] = &run.end()[..] else { panic!() };
+        assert_eq!(
+            segment.samples.iter().map(|s| s.1).collect::<Vec<_>>(),
+            av(2000, 1000, 0).iter().map(|s| s.dts_ms).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn a_new_audio_configuration_loses_no_sample() {
+    for at in [1000, 1380, 1500] {
+        let mut run = Run::new(policy(), false);
+        run.takes_tracks = false;
+        run.push(both(), 0);
+        let input = av(3000, 1000, 0);
+        let mut changed = false;
+        for s in &input {
+            if !changed && s.dts_ms >= at {
+                changed = true;
+                run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"b")], true, true), s.dts_ms);
+            }
+            run.sample(s.track, s.dts_ms, s.key);
+        }
+        assert!(run.notes().is_empty(), "{:?}", run.notes());
+        let segments = run.end();
+        assert_eq!(segments.len(), 2);
+        let key = if at == 1000 { 1000 } else { 2000 };
+        assert_eq!(of_segment(&segments[1], VIDEO)[0], key);
+        let sound = of_segment(&segments[1], AUDIO)[0];
+        assert!((at..at + 23).contains(&sound), "{sound}");
+        assert_eq!(segments[0].ends, [(VIDEO, key), (AUDIO, sound)]);
+        for track in [VIDEO, AUDIO] {
+            assert_eq!(all(&segments, track), of(&input, track));
+        }
+    }
+}
+
+#[test]
+fn frames_between_a_new_video_configuration_and_its_key_frame_stay_in_their_group() {
+    let mut run = Run::new(policy(), false);
+    run.takes_tracks = false;
+    run.push(both(), 0);
+    let input = av(3000, 1000, 0);
+    for s in &input {
+        if s.dts_ms == 1480 && s.track == VIDEO {
+            run.push(tracks(&[track(VIDEO, b"w"), track(AUDIO, b"a")], true, true), s.dts_ms);
+        }
+        run.sample(s.track, s.dts_ms, s.key);
+    }
+    let segments = run.end();
+    assert_eq!(segments.len(), 2);
+    assert_eq!(of_segment(&segments[1], VIDEO)[0], 2000);
+    for track in [VIDEO, AUDIO] {
+        assert_eq!(all(&segments, track), of(&input, track));
+    }
+}
+
+#[test]
+fn what_is_held_is_bounded() {
+    let mut run = Run::new(policy(), false);
+    run.takes_tracks = false;
+    run.push(both(), 0);
+    run.sample(VIDEO, 0, true);
+    run.sample(AUDIO, 0, true);
+    run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"b")], true, true), 0);
+    let data = Bytes::from(vec![0; 1 << 20]);
+    for ms in (20..400).step_by(20) {
+        run.push(Item::Sample(Sample { data: data.clone(), ..sample(AUDIO, ms, true) }), ms);
+        run.sample(VIDEO, ms, false);
+        assert!(run.plan.held.bytes <= MAX_WAITING + data.len());
+    }
+    let segments = run.end();
+    assert_eq!(segments.len(), 2, "cut without a key frame");
+    assert_eq!(all(&segments, AUDIO), (0..400).step_by(20).collect::<Vec<_>>());
+    assert_eq!(all(&segments, VIDEO), (0..400).step_by(20).collect::<Vec<_>>());
+
+    // And by time.
+    let mut run = Run::new(policy(), false);
+    run.takes_tracks = false;
+    run.push(both(), 0);
+    for ms in (0..15_000).step_by(20) {
+        if ms == 1000 {
+            run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"b")], true, true), ms);
+        }
+        run.sample(VIDEO, ms, ms == 0);
+        run.sample(AUDIO, ms, true);
+    }
+    assert_eq!(run.notes(), [Note::NoKeyFrame { waited_ms: 10_000 }]);
+    let segments = run.end();
+    assert_eq!(segments.len(), 2);
+    assert_eq!(all(&segments, AUDIO).len() + all(&segments, VIDEO).len(), 1500);
+}
+
+#[test]
+fn flapping_configurations_make_few_files_and_are_reported() {
+    const CONFIGS: [&[u8]; 7] = [b"0", b"1", b"2", b"3", b"4", b"5", b"6"];
+    for (what, audio_only) in [("video", false), ("audio", true)] {
+        let id = if audio_only { AUDIO } else { VIDEO };
+        let mut run = Run::new(policy(), false);
+        run.takes_tracks = false;
+        for i in 0..600i64 {
+            let known = [track(id, CONFIGS[(i % 7) as usize])];
+            run.push(tracks(&known, !audio_only, audio_only), i * 40);
+            run.sample(id, i * 40, true);
+        }
+        let notes = run.notes();
+        let segments = run.end();
+        // 24 s: eight short ones, then one a second.
+        assert!((20..=34).contains(&segments.len()), "{what}: {} files", segments.len());
+        let written: usize = segments.iter().map(|s| s.samples.len()).sum();
+        let lost: u64 = gaps(&notes).iter().filter(|gap| gap.0 == "flapping").map(|gap| gap.3).sum();
+        assert!(
+            written + (lost as usize) >= 560 && written + (lost as usize) <= 600,
+            "{what}: {written} {lost}"
+        );
+    }
+}
+
+#[test]
+fn a_configuration_that_is_back_at_once_costs_no_file() {
+    let mut run = Run::new(policy(), false);
+    run.takes_tracks = false;
+    run.push(both(), 0);
+    for s in av(3000, 1000, 0) {
+        if s.track == VIDEO && s.dts_ms == 1200 {
+            run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"b")], true, true), s.dts_ms);
+            run.push(both(), s.dts_ms);
+        }
+        run.sample(s.track, s.dts_ms, s.key);
+    }
+    let [segment] = &run.end()[..] else { panic!() };
+    assert_eq!(segment.samples.len(), av(3000, 1000, 0).len());
+}
+
+/// The samples that wait, for the start or for a cut, are of the configuration that they came with.
+#[test]
+fn samples_that_wait_keep_their_configuration() {
+    let mut run = Run::new(policy(), false);
+    run.takes_tracks = false;
+    run.push(tracks(&[track(VIDEO, b"1")], true, true), 0);
+    run.sample(VIDEO, 0, true);
+    run.push(tracks(&[track(VIDEO, b"2")], true, true), 40);
+    run.sample(VIDEO, 40, true);
+    run.push(tracks(&[track(VIDEO, b"3"), track(AUDIO, b"a")], true, true), 80);
+    run.sample(VIDEO, 80, true);
+    run.plan.end("stream-ended", run.now(80));
+    run.steps.extend(std::iter::from_fn(|| run.plan.step()));
+    let mut found = Vec::new();
+    let mut config = Bytes::new();
+    for step in &run.steps {
+        match step {
+            Step::Open { tracks, .. } => config = tracks[0].config.clone(),
+            Step::Sample(s) => found.push((config[0], s.dts_ms)),
+            _ => {}
+        }
+    }
+    assert_eq!(found, [(b'1', 0), (b'2', 40), (b'3', 80)]);
+}
+
+#[test]
+fn a_stream_that_comes_back_goes_on_in_the_next_segment() {
+    let mut run = Run::new(policy(), false);
+    let mut at = 0;
+    for (times, joined) in [(0, false), (1, false), (2, true)] {
+        run.push(both(), at);
+        // Each time on a clock of its own.
+        for s in av(2000, 1000, 0) {
+            let ms = s.dts_ms + times * 777_000;
+            run.push(Item::Sample(Sample { dts_ms: ms, pts_ms: ms, ..s.clone() }), at + s.dts_ms);
+        }
+        at += 2000;
+        run.plan.end("stream-ended", run.now(at));
+        run.steps.extend(std::iter::from_fn(|| run.plan.step()));
+        // Three seconds until the next, and a stream without samples between.
+        at += 3000;
+        run.plan.resume(false);
+        run.plan.end("stream-ended", run.now(at));
+        run.plan.resume(joined);
+    }
+    let marks: Vec<bool> = run
+        .steps
+        .iter()
+        .filter_map(|s| if let Step::Sample(s) = s { Some(s.discontinuity) } else { None })
+        .collect();
+    assert_eq!(marks.iter().filter(|mark| **mark).count(), 4, "two tracks, twice");
+    let found = gaps(&run.notes());
+    assert_eq!(found, [("reconnect", 2001, 5001, 0), ("reconnect", 7002, 10_002, 0)]);
+    let segments = segments(&run.steps);
+    assert_eq!(segments.len(), 3);
+    for (segment, origin) in segments.iter().zip([0, 5001, 10_002]) {
+        assert_eq!(segment.origin_ms, origin);
+        assert!((segment.epoch_us - 1_000_000_000 - origin * 1000).abs() < 3000);
+        assert_eq!(segment.samples.len(), av(2000, 1000, 0).len());
+        assert_eq!(segment.ends, [(VIDEO, origin + 2000), (AUDIO, origin + 2001)]);
+    }
 }

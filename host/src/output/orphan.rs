@@ -22,7 +22,7 @@ use super::{
     journal::{self, Commit, Journal, Reader, Record, Start},
     path::Folder,
     segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, SPOOLS, Segment, clear_up},
-    storage::DiskFile,
+    storage::{Directory, DiskFile},
     volume::Volume,
 };
 
@@ -197,7 +197,7 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         dir.remove(&journal_name)?;
         return Ok(Found::Nothing { start: None, lost_bytes: 0 });
     };
-    let names: Vec<String> = story.outputs.iter().map(|o| file_name(&name, &o.name)).collect();
+    let mut names: Vec<String> = story.outputs.iter().map(|o| file_name(&name, &o.name)).collect();
     let roles: Option<Vec<Role>> = story.outputs.iter().map(|o| Role::parse(&o.role)).collect();
     let Some(roles) = roles else {
         let why = format!("{journal_name} has outputs of unknown roles");
@@ -235,32 +235,29 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
 
     let new = format!("{name}{NEW}");
     let mut outputs = Vec::new();
-    let mut ours = names.clone();
-    for ((output, name), &role) in story.outputs.iter().zip(&names).zip(&roles) {
-        let mut file = match dir.open(name) {
-            Ok(file) => Some(file),
-            Err(Errno::NOENT) => None,
-            Err(errno) => return Err(errno),
-        };
+    let mut named = true;
+    for ((output, name), &role) in story.outputs.iter().zip(&mut names).zip(&roles) {
+        let mut file = open(dir, name)?;
         if role == Role::Main && start.replaces {
             // Until it is ours by name, the file of that name is another one, which stays.
-            let is_ours = file.as_ref().map(|file| file.inode()).transpose()? == Some(output.inode);
-            file = file.filter(|_| is_ours);
-            ours.retain(|our| is_ours || our != name);
+            named = file.as_ref().map(|file| file.inode()).transpose()? == Some(output.inode);
+            if !named {
+                name.clone_from(&new);
+                file = open(dir, &new)?;
+            }
         }
         let found = OutputFile { name: output.name.clone(), file, role, head: 0, size: 0 };
         outputs.push(settle(found, outputs.len(), &story.resizes, &story.resized, start.head_room)?);
     }
-    ours.push(new);
-    ours.extend(spools);
+    let ours: Vec<String> = names.iter().cloned().chain([new]).chain(spools).collect();
     // Nothing is written to a file of which the journal does not know.
     let spools = SPOOLS.iter().filter(|spool| **spool != JOURNAL).map(|spool| file_name(&name, spool));
     let may_be_ours = spools.chain((!start.replaces).then(|| name.clone()));
     for unknown in may_be_ours.filter(|name| !names.contains(name)) {
-        match dir.open(&unknown) {
-            Ok(file) if file.size()? == 0 => dir.remove(&unknown)?,
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
+        if let Some(file) = open(dir, &unknown)?
+            && file.size()? == 0
+        {
+            dir.remove(&unknown)?;
         }
     }
 
@@ -311,7 +308,8 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         folder,
         name,
         replaces: start.replaces,
-        named: true,
+        named,
+        begun: true,
         claim,
         volume,
         sync_ms: start.sync_ms,
@@ -330,6 +328,15 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         lost_until_us: whole.last.epoch_us,
         damaged: whole.damaged,
     })))
+}
+
+/// A file, if there is one of that name.
+fn open(dir: &dyn Directory, name: &str) -> Result<Option<Arc<dyn DiskFile>>, Errno> {
+    match dir.open(name) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn file_name(name: &str, output: &str) -> String {

@@ -73,8 +73,11 @@ pub struct Segment {
     pub(super) name: String,
     /// Whether a finished file of that name is to be replaced.
     pub(super) replaces: bool,
-    /// The main file has its final name. Until a format has opened, one that replaces another has a name of its own.
+    /// The main file has its final name. One that replaces another has a name of its own until samples of it are
+    /// durable.
     pub(super) named: bool,
+    /// The format has opened.
+    pub(super) begun: bool,
     pub(super) claim: Claim,
     pub(super) volume: Volume,
     /// Milliseconds between sync points; 0: files are not synced before they are closed.
@@ -146,6 +149,7 @@ impl Segment {
                 folder: folder.clone(),
                 replaces,
                 named: !replaces,
+                begun: false,
                 claim,
                 volume,
                 sync_ms: disk.volumes.sync_interval().map_or(0, |i| i.as_millis() as u64),
@@ -265,21 +269,9 @@ impl Segment {
         Ok(id)
     }
 
-    /// The format has opened: a main file that replaces another takes its place.
+    /// The format has opened. From here on a main file that replaces another takes its place, once it is worth more.
     pub async fn begun(&mut self) -> Result<(), OutputError> {
-        let main = self.outputs.iter().find(|o| o.role == Role::Main).map(|o| o.file.clone());
-        if let Some(main) = main.filter(|_| !self.named) {
-            self.settle().await?;
-            let (folder, from, to) = (self.folder.clone(), self.file_name(""), self.name.clone());
-            let replace = move || {
-                // The old file goes only when the new one's beginning is there.
-                main.sync()?;
-                folder.dir.rename(&from, &to, true)?;
-                folder.dir.sync()
-            };
-            self.volume.run_slow(replace).await.map_err(|errno| self.fail("", "replace", errno))?;
-        }
-        self.named = true;
+        self.begun = true;
         self.flush().await
     }
 
@@ -328,6 +320,25 @@ impl Segment {
         }
         let (durable, samples, last_ms) = (self.durable.clone(), self.samples, self.last_ms);
         self.volume.queue(cost, move || durable.write(writes, samples, last_ms)).await;
+        let has_main = || self.outputs.iter().any(|o| o.role == Role::Main);
+        if self.begun && !self.named && samples > 0 && has_main() {
+            self.replace().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable, and puts the main file in the place of the one that it replaces.
+    async fn replace(&mut self) -> Result<(), OutputError> {
+        self.volume.run(|| ()).await;
+        let (folder, from, to) = (self.folder.clone(), self.file_name(""), self.name.clone());
+        let durable = self.durable.clone();
+        let replace = move || {
+            durable.sync()?;
+            let replaced = folder.dir.rename(&from, &to, true).and_then(|()| folder.dir.sync());
+            replaced.map_err(|errno| durable.fail("", "replace", errno))
+        };
+        self.volume.run_slow(replace).await?;
+        self.named = true;
         Ok(())
     }
 
@@ -433,7 +444,7 @@ impl Segment {
             return Err(self.fail("", "finish: the format left no main file", Errno::NOENT));
         };
         let bytes = main.head + main.size;
-        let from = main.promoted.then(|| self.file_name(&main.name));
+        let from = (main.promoted || !self.named).then(|| self.file_name(&main.name));
         let stays = |o: &&Output| o.role != Role::Spool || o.promoted;
         let sync: Vec<_> = self.outputs.iter().filter(stays).map(|o| o.file.clone()).collect();
         let spools: Vec<_> = self
@@ -686,11 +697,26 @@ mod tests {
         let mut segment = s.claim(true).await.unwrap();
         let main = segment.create("", Role::Main, &start(0)).await.unwrap();
         segment.append(main, ["n".into()]).unwrap();
-        assert_eq!(s.read("x.flv"), b"old", "not before the format has opened");
         segment.begun().await.unwrap();
-        assert_eq!(s.files(), ["x.flv", "x.flv.info"]);
+        segment.sync().await.unwrap();
+        assert_eq!(s.read("x.flv"), b"old", "not for a head");
+        assert_eq!(s.files(), ["x.flv", "x.flv.info", "x.flv.new"]);
+        segment.append(main, ["ew".into()]).unwrap();
+        segment.contains(1, 0);
+        segment.flush().await.unwrap();
+        assert_eq!(
+            (s.files(), s.read("x.flv")),
+            (vec!["x.flv".into(), "x.flv.info".into()], b"new".to_vec())
+        );
         segment.finish().await.unwrap();
-        assert_eq!(s.read("x.flv"), b"n");
+        assert_eq!(s.read("x.flv"), b"new");
+
+        let mut segment = s.claim(true).await.unwrap();
+        let main = segment.create("", Role::Main, &start(0)).await.unwrap();
+        segment.append(main, ["n".into()]).unwrap();
+        segment.begun().await.unwrap();
+        segment.finish().await.unwrap();
+        assert_eq!((s.files(), s.read("x.flv")), (vec!["x.flv".to_owned()], b"n".to_vec()));
 
         let mut segment = s.claim(true).await.unwrap();
         segment.create("", Role::Main, &start(0)).await.unwrap();

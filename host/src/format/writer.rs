@@ -156,8 +156,9 @@ impl Writer {
         .await;
         match result {
             Ok(plugin) => Ok(Self { version, plugin, store, last_ms, dead: false }),
-            Err(cause) => {
+            Err(mut cause) => {
                 if let Some(session) = store.data_mut().session.take() {
+                    cause = blame(cause, &session.segment);
                     session.segment.discard().await;
                 }
                 Err(FormatError { component: version.label(), call: "open", cause })
@@ -334,6 +335,7 @@ impl Writer {
         debug_assert!(!self.dead, "{call} after an error");
         result.map_err(|cause| {
             self.dead = true;
+            let cause = blame(cause, &self.session().segment);
             FormatError { component: self.version.label(), call, cause }
         })
     }
@@ -373,8 +375,16 @@ pub async fn recover(
             carry: summary.carry,
             properties: summary.properties.into_iter().map(|p| (p.key, p.value)).collect(),
         }),
-        Err(cause) => Err(Failed { error: fail(cause), orphan: session.segment.abandon().await }),
+        Err(cause) => {
+            let error = fail(blame(cause, &session.segment));
+            Err(Failed { error, orphan: session.segment.abandon().await })
+        }
     }
+}
+
+/// Why a call failed: the disk, if that did, whatever the component made of the error that it got.
+fn blame(cause: Cause, segment: &Segment) -> Cause {
+    segment.check().err().map_or(cause, Cause::Output)
 }
 
 /// How long a call may compute, and the limit's name.

@@ -520,7 +520,8 @@ impl Segment {
         self.check()
     }
 
-    fn check(&self) -> Result<(), OutputError> {
+    /// The first error of the disk, if there was one: nothing is written any more.
+    pub fn check(&self) -> Result<(), OutputError> {
         self.durable.check()
     }
 

@@ -116,10 +116,15 @@ fn round(mut server: Server, home: &Arc<TempDir>, random: &mut Random, tally: &m
     let order = |format| RECORDINGS.map(|(name, more)| server.record("cam", name, format, more));
     let ids: Vec<_> = FORMATS.into_iter().flat_map(order).collect();
     let sender = senders::endless(&media::clip(), &server.url("cam"));
-    until("frames", || (server.video_samples("cam") > 0).then_some(()));
+    let opening = random.below(8) == 0;
+    match opening {
+        true => until("frames", || (server.video_samples("cam") > 0).then_some(())),
+        false => until("the recordings", || (begun(&server) >= ids.len()).then_some(())),
+    }
     // The moment is the test's; nothing is waited for.
-    std::thread::sleep(random.millis(1500));
-    let samples = server.video_samples("cam");
+    std::thread::sleep(random.millis(if opening { 100 } else { 1500 }));
+    // Media waits in memory while its segment begins, for as long as the disk takes to sync that; no promise is made.
+    let samples = if opening { 0 } else { server.video_samples("cam") };
     let (closing, in_repair) = (random.below(4) == 0, random.below(4) == 0);
     let mut commands = Vec::new();
     if closing {
@@ -142,12 +147,20 @@ fn round(mut server: Server, home: &Arc<TempDir>, random: &mut Random, tally: &m
         tally.kills += 1;
     }
     let how = match (closing, in_repair) {
+        _ if opening => "while opening",
         (false, false) => "while recording",
         (false, true) => "while recording, and in the repair",
         (true, false) => "while closing",
         (true, true) => "while closing, and in the repair",
     };
     Killed { samples, how }
+}
+
+/// Segments that a server has begun to record.
+fn begun(server: &Server) -> usize {
+    let log = server.log();
+    let its = log.lines().rev().take_while(|line| !line.contains(" INFO folders "));
+    its.filter(|line| line.contains(" INFO recording config_id=")).count()
 }
 
 /// Looks at what a server made of what the one before left.

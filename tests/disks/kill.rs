@@ -83,7 +83,7 @@ fn kill(kills: usize) {
     let probes = Probes::start();
     let mut killed = None;
     loop {
-        let server = Server::start_in(home.clone(), &[]);
+        let server = Server::start_as(urgent(), home.clone(), &[]);
         if let Some(killed) = killed.take() {
             check(&server, &folder, killed, &mut known, &mut tally, &probes);
         }
@@ -139,7 +139,7 @@ fn round(mut server: Server, home: &Arc<TempDir>, random: &mut Random, tally: &m
     drop((server, sender, commands));
     tally.kills += 1;
     for _ in 0..if in_repair { random.within(1..5) } else { 0 } {
-        let mut child = server::command(home.path(), &[]).spawn().unwrap();
+        let mut child = server::command(urgent(), home.path(), &[]).spawn().unwrap();
         // Most of a repair is soon over.
         let limit = if random.below(2) == 0 { 60 } else { 400 };
         std::thread::sleep(random.millis(limit));
@@ -154,6 +154,13 @@ fn round(mut server: Server, home: &Arc<TempDir>, random: &mut Random, tally: &m
         (true, true) => "while closing, and in the repair",
     };
     Killed { samples, how }
+}
+
+/// The program, before all others if the test may say so: what it loses must not depend on what else runs.
+fn urgent() -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", "-15"]).arg(senders::reelwright().get_program());
+    command
 }
 
 /// Segments that a server has begun to record.

@@ -50,7 +50,12 @@ impl Server {
 
     /// Starts it on folders that an earlier one may have used.
     pub(crate) fn start_in(dir: Arc<TempDir>, arguments: &[String]) -> Self {
-        let mut child = command(dir.path(), arguments).spawn().unwrap();
+        Self::start_as(senders::reelwright(), dir, arguments)
+    }
+
+    /// The same, by a command that starts the program.
+    pub(crate) fn start_as(program: Command, dir: Arc<TempDir>, arguments: &[String]) -> Self {
+        let mut child = command(program, dir.path(), arguments).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -226,8 +231,8 @@ pub(crate) fn home(within: &Path) -> Arc<TempDir> {
 }
 
 /// What starts a server on folders, in a process group of its own. Its log follows that of the one before.
-pub(crate) fn command(dir: &Path, arguments: &[String]) -> Command {
-    let mut command = senders::reelwright();
+pub(crate) fn command(program: Command, dir: &Path, arguments: &[String]) -> Command {
+    let mut command = program;
     command.arg("serve");
     for flag in ["--rtmp", "--ascii-cli", "--json-cli", "--http-cli"] {
         command.args([flag, "127.0.0.1:0"]);

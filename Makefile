@@ -47,7 +47,7 @@ kill-test: setup ## Kill the server KILLS times (1000), with seed SEED (any): no
 soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s; a disk frozen for 30 s
 	$(CARGO) test --release -p reelwright --test e2e --test disks -- --ignored --nocapture soak
 
-bench: setup ## What components cost: calls, formats beside native code, loading
+bench: setup ## What components and closing cost: calls, formats beside native code, FFmpeg, loading
 	$(CARGO) bench -p reelwright --bench bench
 
 clean: ## Remove what was built

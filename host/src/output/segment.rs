@@ -460,12 +460,17 @@ impl Segment {
             .filter(|o| o.role == Role::Spool && !o.promoted)
             .map(|o| self.file_name(&o.name))
             .collect();
+        let sidecars = self.outputs.iter().any(|o| o.role == Role::Sidecar);
         let (folder, name, replaces) = (self.folder.clone(), self.name.clone(), self.replaces);
         let (journal, durable) = (self.journal.then(|| self.file_name(JOURNAL)), self.durable.clone());
         let work = move || {
             let fail = |errno| durable.fail("", "finish", errno);
             sync.iter().try_for_each(|file| file.sync()).map_err(fail)?;
             if let Some(from) = from {
+                if sidecars {
+                    // They are there before the file that they belong to.
+                    folder.dir.sync().map_err(fail)?;
+                }
                 folder.dir.rename(&from, &name, replaces).map_err(fail)?;
             }
             folder.dir.sync().map_err(fail)?;

@@ -6,10 +6,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests build demo run check test e2e disks soak bench clean
+.PHONY: help setup guests build demo run check test e2e power-cut disks soak bench clean
 
 help: ## List these
-	@awk -F ':.*## ' '/^[a-z][a-z0-9]*:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what builds and tests need (Debian, rustup); quick when it is there
 	@tests/setup.sh
@@ -36,6 +36,9 @@ test: setup ## All tests
 
 e2e: setup ## The tests with real senders and readers only
 	$(CARGO) test --release -p reelwright --test e2e
+
+power-cut: setup ## Power cuts at every call of short recordings, some 100,000 disks to repair
+	$(CARGO) test --release -p reelwright --test durability -- --ignored --nocapture
 
 disks: setup ## The tests on real file systems only, as root
 	$(CARGO) test --release -p reelwright --test disks

@@ -86,6 +86,8 @@ pub struct Repair {
     /// milliseconds. What never got to the disk (at most the flush interval) is not counted.
     pub lost_bytes: u64,
     pub lost_ms: u64,
+    /// Samples that its writer was given and that are not in it, if that is known: not after a crash.
+    pub lost_samples: Option<u64>,
     /// Some of what was kept does not have the checksums that it should.
     pub damaged: bool,
 }
@@ -120,27 +122,48 @@ impl Repair {
             saved_ms: 0,
             lost_bytes: 0,
             lost_ms: 0,
+            lost_samples: None,
             damaged: false,
         }
+    }
+
+    /// Knows what was lost, given how many samples there should be.
+    fn of(self, given: Option<u64>) -> Self {
+        let lost_samples = match self.outcome {
+            Outcome::Repaired | Outcome::Nothing => given.map(|given| given.saturating_sub(self.samples)),
+            Outcome::Complete | Outcome::Kept(_) => None,
+        };
+        Self { lost_samples, ..self }
     }
 
     /// One log line.
     pub fn log(&self) {
         let file = self.path.display();
-        let Self { config_id, stream, bytes, samples, saved_ms, lost_bytes, lost_ms, damaged, .. } = self;
+        let Self {
+            config_id,
+            stream,
+            bytes,
+            samples,
+            saved_ms,
+            lost_bytes,
+            lost_ms,
+            lost_samples,
+            damaged,
+            ..
+        } = self;
         let component = self.component.as_ref().map(|(label, same)| {
             if *same { label.clone() } else { format!("{label}, which did not write it") }
         });
         match &self.outcome {
             Outcome::Repaired => tracing::warn!(
-                %file, config_id, stream, bytes, samples, saved_ms, lost_bytes, lost_ms, damaged, component,
+                %file, config_id, stream, bytes, samples, saved_ms, lost_bytes, lost_ms, lost_samples, damaged, component,
                 "repaired"
             ),
             Outcome::Complete => {
                 tracing::info!(%file, config_id, stream, bytes, "complete; its remains are removed");
             }
             Outcome::Nothing => {
-                tracing::warn!(%file, config_id, stream, lost_bytes, "nothing to save; its files are removed");
+                tracing::warn!(%file, config_id, stream, lost_bytes, lost_samples, "nothing to save; its files are removed");
             }
             Outcome::Kept(why) => {
                 tracing::error!(%file, config_id, stream, why, "can't be repaired; its files are kept");
@@ -164,6 +187,7 @@ impl Repair {
             "savedSeconds": self.saved_ms as f64 / 1000.0,
             "lostBytes": self.lost_bytes,
             "lostSeconds": self.lost_ms as f64 / 1000.0,
+            "lostSamples": self.lost_samples,
             "damaged": self.damaged,
         })
     }
@@ -362,7 +386,7 @@ impl Repairs {
             };
             for name in names {
                 let (repairs_, folder) = (self.clone(), folder.clone());
-                repairs.spawn(async move { repairs_.orphan(folder, name, Duration::ZERO).await });
+                repairs.spawn(async move { repairs_.orphan(folder, name, Duration::ZERO, None).await });
             }
         }
         while repairs.join_next().await.is_some() {}
@@ -371,13 +395,13 @@ impl Repairs {
     /// Repairs a segment that its writer gave up. If the disk does not allow it now, it is tried again and again.
     pub async fn given_up(&self, folder: Arc<Folder>, orphan: Orphan) {
         let _counted = Counted::new(&self.0.unfinished);
-        let name = orphan.name().to_owned();
+        let (name, given) = (orphan.name().to_owned(), orphan.given());
         match finish(&self.0.formats, orphan).await {
-            Ok(repair) => self.done(repair),
+            Ok(repair) => self.done(repair.of(given)),
             Err(error) => {
                 tracing::warn!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
                 let repairs = self.clone();
-                tokio::spawn(async move { repairs.orphan(folder, name, RETRY.0).await });
+                tokio::spawn(async move { repairs.orphan(folder, name, RETRY.0, given).await });
             }
         }
     }
@@ -393,7 +417,7 @@ impl Repairs {
     }
 
     /// Repairs an orphan after a while, and again and again if the disk does not allow it.
-    async fn orphan(&self, folder: Arc<Folder>, name: String, mut wait: Duration) {
+    async fn orphan(&self, folder: Arc<Folder>, name: String, mut wait: Duration, given: Option<u64>) {
         let Inner { disk, formats, room, .. } = &*self.0;
         let _counted = Counted::new(&self.0.unfinished);
         loop {
@@ -402,7 +426,7 @@ impl Repairs {
             let result = repair(disk, formats, &folder, &name).await;
             drop(permit);
             let error = match result {
-                Ok(repair) => return self.done(repair),
+                Ok(repair) => return self.done(repair.of(given)),
                 // Its owner takes care of it.
                 Err(RepairError::Orphan(OrphanError::Owned(path))) => {
                     tracing::debug!(path = %path.display(), "has an owner");

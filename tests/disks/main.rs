@@ -1,4 +1,4 @@
-//! What disks and crashes do to recordings: real file systems, small ones made for a test, also frozen; and
+//! What disks and crashes do to recordings: real file systems, small ones made for a test, full and frozen; and
 //! the server killed again and again.
 //!
 //! - [`volume`] makes and mounts file systems, for which it takes root; `REELWRIGHT_NO_MOUNT=1` skips those tests
@@ -32,4 +32,5 @@ mod volume;
 
 mod filesystems;
 mod frozen;
+mod full;
 mod kill;

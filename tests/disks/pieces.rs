@@ -7,6 +7,16 @@ use crate::{
     readers::{self, Hashes},
 };
 
+/// What a recording has of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    /// Number of its first frame of video in the clip.
+    pub(crate) begins: usize,
+    /// Frames.
+    pub(crate) video: usize,
+    pub(crate) audio: usize,
+}
+
 /// A file and its frames, by their hashes.
 #[derive(Debug)]
 pub(crate) struct Sent {
@@ -21,8 +31,8 @@ impl Sent {
     }
 
     /// Fails unless a recording is read without complaint, begins with a key frame, and is what was sent from some
-    /// frame to another, all of it. Returns the first frame's number in the clip, and how many there are.
-    pub(crate) fn piece(&self, recording: &Path) -> (usize, usize) {
+    /// frame to another, all of it.
+    pub(crate) fn piece(&self, recording: &Path) -> Piece {
         let what = recording.display();
         readers::tracks(recording);
         let bytes = std::fs::read(recording).unwrap();
@@ -36,6 +46,6 @@ impl Sent {
         let audio = place(&self.hashes.audio, &found.audio);
         let expected = self.hashes.repeated(video, found.video.len(), audio, found.audio.len());
         found.assert_same(&expected, &what.to_string());
-        (video, found.video.len())
+        Piece { begins: video, video: found.video.len(), audio: found.audio.len() }
     }
 }

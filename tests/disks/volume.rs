@@ -34,15 +34,18 @@ pub(crate) struct Frozen(PathBuf);
 
 const PREFIX: &str = "reelwright-volume-";
 
-/// Whether tests may mount: `false` is said, and `REELWRIGHT_NO_MOUNT=1` asks for it. Without the right to mount,
-/// [`Volume::mount`] fails.
+/// Whether tests may mount; `REELWRIGHT_NO_MOUNT=1` says no. Without the right to mount, [`Volume::mount`] fails.
+pub(crate) fn allowed() -> bool {
+    std::env::var_os("REELWRIGHT_NO_MOUNT").is_none_or(|value| value != "1")
+}
+
+/// As [`allowed`]; if not, says that the test is skipped.
 pub(crate) fn may_mount() -> bool {
-    let may = std::env::var_os("REELWRIGHT_NO_MOUNT").is_none_or(|value| value != "1");
-    if !may {
+    if !allowed() {
         let thread = std::thread::current();
         eprintln!("{} skipped: REELWRIGHT_NO_MOUNT=1", thread.name().unwrap_or_default());
     }
-    may
+    allowed()
 }
 
 impl Kind {
@@ -59,11 +62,15 @@ impl Kind {
 }
 
 impl Volume {
-    /// Makes one of `mib` MiB. mkfs.xfs makes none below 300, mkfs.btrfs none below 109.
+    /// Makes one of `mib` MiB. mkfs.xfs makes none below 300, mkfs.btrfs none below 109. Its blocks are in memory,
+    /// if there is room for them: its syncs do not wait for others' work.
     pub(crate) fn mount(kind: Kind, mib: u64) -> Self {
         sweep();
+        let memory = Path::new("/dev/shm");
+        let room = rustix::fs::statvfs(memory).is_ok_and(|stat| stat.f_bavail * stat.f_frsize >= mib << 20);
+        let folder = if room { memory.to_owned() } else { std::env::temp_dir() };
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        let volume = Self { dir: tempfile::Builder::new().prefix(&prefix).tempdir().unwrap() };
+        let volume = Self { dir: tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).unwrap() };
         let point = volume.path();
         fs::create_dir(&point).unwrap();
         let mut mount = tool("mount");

@@ -43,7 +43,7 @@ impl Server {
     /// Starts it with more arguments, which get the folder that holds `media`, `data` and `formats`, and may
     /// put something there.
     pub(crate) fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
-        let dir = home();
+        let dir = home(&std::env::temp_dir());
         let arguments = arguments(dir.path());
         Self::start_in(dir, &arguments)
     }
@@ -217,8 +217,8 @@ impl Server {
 }
 
 /// Folders for a server: `media`, `data`, `formats`.
-pub(crate) fn home() -> Arc<TempDir> {
-    let dir = tempfile::Builder::new().prefix("reelwright-e2e-").tempdir().unwrap();
+pub(crate) fn home(within: &Path) -> Arc<TempDir> {
+    let dir = tempfile::Builder::new().prefix("reelwright-e2e-").tempdir_in(within).unwrap();
     for name in ["media", "data", "formats"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }

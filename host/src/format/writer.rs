@@ -79,6 +79,13 @@ pub struct Failed {
     pub orphan: Orphan,
 }
 
+impl Failed {
+    /// Keeps in mind how many samples the writer was given.
+    pub fn with_given(self, samples: u64) -> Self {
+        Self { orphan: self.orphan.with_given(samples), ..self }
+    }
+}
+
 /// A segment that is complete.
 #[derive(Clone, Debug)]
 pub struct Finished {

@@ -13,7 +13,8 @@
 //! A [`Guard`] watches a folder, not a device: a folder may have a quota of its own. It has a thread of its own,
 //! since a disk that stalls may hold it for ever; there is one only while somebody has the guard. The thread
 //! looks at the room each second. After a failed write it probes, a second later and then less and less often:
-//! it writes a small hidden file, syncs it and removes it.
+//! it writes a small hidden file, syncs it and removes it. After a want of room the probe takes more than it
+//! writes: what recordings give back when they are closed must not be taken for room.
 //!
 //! Each change of state is one line of the log and one call of the hook, in their order.
 
@@ -46,6 +47,9 @@ const CALM: Duration = Duration::from_secs(60);
 /// Name of the file of a probe; the process id follows.
 const PROBE: &str = ".reelwright-probe-";
 const PROBE_BYTES: usize = 1 << 20;
+/// Room that there has to be after a failed write for want of it: a share of the disk within these bounds.
+const MIN_ROOM: u64 = 4 << 20;
+const MAX_ROOM: u64 = 64 << 20;
 
 /// Free bytes below which something is done; 0: never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -297,7 +301,18 @@ impl Machine {
 
     /// Whether a probe may tell something. Where there is no room it would only take what others need.
     fn wants_probe(&self) -> bool {
-        self.error.is_some_and(|errno| !(self.cramped && is_want_of_room(errno)))
+        let room = self.space.is_none_or(|space| space.total == 0 || space.free >= self.room_to_probe());
+        self.error.is_some_and(|errno| !is_want_of_room(errno) || (room && !self.cramped))
+    }
+
+    /// Bytes that a probe has to get.
+    fn room_to_probe(&self) -> u64 {
+        match (self.error, self.space) {
+            (Some(errno), Some(space)) if is_want_of_room(errno) => {
+                (space.total / 100).clamp(MIN_ROOM, MAX_ROOM).min(space.total / 4)
+            }
+            _ => 0,
+        }
     }
 
     fn state(&self) -> State {
@@ -379,9 +394,9 @@ impl Driver {
             Ok(space) => machine.looked(space),
             Err(errno) => machine.report(errno),
         });
-        let (trouble, wants_probe) = {
+        let (trouble, wants_probe, room) = {
             let machine = lock(&shared.machine);
-            (machine.error.is_some(), machine.wants_probe())
+            (machine.error.is_some(), machine.wants_probe(), machine.room_to_probe())
         };
         if !trouble {
             self.next = None;
@@ -396,15 +411,23 @@ impl Driver {
             return;
         }
         self.delay = (self.delay * 2).min(MAX_PROBE);
-        let result = self.probe();
+        let result = self.probe(room);
         self.next = result.is_err().then(|| now + self.delay);
         shared.change(|machine| machine.probed(result));
     }
 
-    fn probe(&self) -> Result<(), Errno> {
+    fn probe(&self, room: u64) -> Result<(), Errno> {
         self.directory.remove(&self.name)?;
         let file = self.directory.create(&self.name)?;
-        let result = file.write_at(&[noise()], 0).and_then(|()| file.sync());
+        let reserved = match room {
+            0 => Ok(()),
+            // Some file systems reserve nothing.
+            room => file.reserve(room).or_else(|errno| match errno {
+                Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => Ok(()),
+                errno => Err(errno),
+            }),
+        };
+        let result = reserved.and_then(|()| file.write_at(&[noise()], 0)).and_then(|()| file.sync());
         let removed = self.directory.remove(&self.name);
         result.and(removed)
     }
@@ -527,7 +550,17 @@ mod tests {
         assert!(machine.wants_probe());
         machine.probed(Ok(()));
         assert_eq!(machine.state(), State::Good);
+        // What recordings gave back is not enough, also if nothing is kept free.
+        let thresholds = Thresholds { warn: Some(0), stop: Some(0) };
+        let mut machine = Machine { thresholds, ..Machine::default() };
+        machine.looked(space(1000 * MIB, 9 * MIB));
+        machine.report(Errno::DQUOT);
+        assert!(!machine.wants_probe());
+        machine.looked(space(1000 * MIB, 10 * MIB));
+        assert!(machine.wants_probe());
+        assert_eq!(machine.room_to_probe(), 10 * MIB);
         // A probe of a disk that fails tells something even without room.
+        let mut machine = Machine::default();
         machine.looked(space(1000 * MIB, 5 * MIB));
         machine.report(Errno::IO);
         assert!(machine.wants_probe());
@@ -543,6 +576,8 @@ mod tests {
         names: Mutex<BTreeSet<String>>,
         /// Probes, by what was written.
         writes: Mutex<Vec<usize>>,
+        /// Bytes that may be taken.
+        quota: u64,
     }
 
     #[derive(Debug)]
@@ -555,6 +590,7 @@ mod tests {
                 write: Mutex::new(Ok(())),
                 names: Mutex::default(),
                 writes: Mutex::default(),
+                quota: 10 * MIB,
             })
         }
 
@@ -621,8 +657,8 @@ mod tests {
             Ok(())
         }
 
-        fn reserve(&self, _: u64) -> Result<(), Errno> {
-            unimplemented!()
+        fn reserve(&self, len: u64) -> Result<(), Errno> {
+            if len > self.0.quota { Err(Errno::DQUOT) } else { Ok(()) }
         }
 
         fn insert_range(&self, _: u64, _: u64) -> Result<(), Errno> {

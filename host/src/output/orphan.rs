@@ -40,6 +40,8 @@ pub struct Orphan {
     volume: Volume,
     /// Locked; `None`: it was never begun.
     journal: Option<Arc<dyn DiskFile>>,
+    /// Samples that its writer was given, if that is known.
+    given: Option<u64>,
 }
 
 impl fmt::Debug for Orphan {
@@ -103,7 +105,7 @@ impl Orphan {
         volume: Volume,
         journal: Option<Arc<dyn DiskFile>>,
     ) -> Self {
-        Self { folder, name, claim, volume, journal }
+        Self { folder, name, claim, volume, journal, given: None }
     }
 
     /// Takes the segment with that final name, unless somebody has it.
@@ -131,6 +133,16 @@ impl Orphan {
     /// The final file name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Keeps in mind how many samples its writer was given.
+    pub fn with_given(self, samples: u64) -> Self {
+        Self { given: Some(samples), ..self }
+    }
+
+    /// Samples that its writer was given, if that is known.
+    pub fn given(&self) -> Option<u64> {
+        self.given
     }
 
     /// Cuts the segment back to what holds, and clears up where nothing is left to be done.
@@ -180,7 +192,7 @@ struct OutputFile {
 }
 
 fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
-    let Orphan { folder, name, claim, volume, journal } = orphan;
+    let Orphan { folder, name, claim, volume, journal, .. } = orphan;
     let dir = &*folder.dir;
     let Some(journal) = journal else {
         return Ok(Found::Nothing { start: None, lost_bytes: 0 });

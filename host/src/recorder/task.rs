@@ -463,7 +463,8 @@ impl Running {
         let (version, file) = (writer.version().clone(), writer.path());
         let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
         let begun = Instant::now();
-        let closing = writer.finish(End { reason, tracks: ends }).await?;
+        let closing = writer.finish(End { reason, tracks: ends }).await;
+        let closing = closing.map_err(|failed| failed.with_given(samples))?;
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
@@ -507,7 +508,7 @@ impl Running {
                         guard.report(disk.errno);
                     }
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
-                    return repairs.given_up(folder, orphan).await;
+                    return repairs.given_up(folder, orphan.with_given(samples)).await;
                 }
             };
             tracing::debug!(file = %finished.file.path.display(), properties = ?finished.properties, "summary");
@@ -540,7 +541,7 @@ impl Running {
                 self.given_up(&failed.error.into(), failed.orphan);
             }
         } else if let Some(current) = self.segment.take() {
-            let orphan = current.writer.abandon().await;
+            let orphan = current.writer.abandon().await.with_given(current.samples);
             self.given_up(&error, orphan);
         } else {
             self.report_failure(&error);

@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests build demo run check test e2e disks kill-test soak bench clean
+.PHONY: help setup guests build demo run check test e2e power-cut disks kill-test soak bench clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ test: setup ## All tests
 e2e: setup ## The tests with real senders and readers only
 	$(CARGO) test --release -p reelwright --test e2e
 
-disks: setup ## The tests of disks and crashes only, as root
+power-cut: setup ## Power cuts at every call of short recordings, some 100,000 disks to repair
+	$(CARGO) test --release -p reelwright --test durability -- --ignored --nocapture
+
+disks: setup ## The tests of real file systems and of kills only, as root
 	$(CARGO) test --release -p reelwright --test disks
 
 kill-test: setup ## Kill the server KILLS times (1000), with seed SEED (any): nothing but half a second may be lost
@@ -47,7 +50,7 @@ kill-test: setup ## Kill the server KILLS times (1000), with seed SEED (any): no
 soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s; a disk frozen for 30 s
 	$(CARGO) test --release -p reelwright --test e2e --test disks -- --ignored --nocapture soak
 
-bench: setup ## What components cost: calls, formats beside native code, loading
+bench: setup ## What components and closing cost: calls, formats beside native code, FFmpeg, loading
 	$(CARGO) bench -p reelwright --bench bench
 
 clean: ## Remove what was built

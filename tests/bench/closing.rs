@@ -148,6 +148,8 @@ fn check_frames(path: &Path, closed: &Closed) -> anyhow::Result<()> {
         .arg(path)
         .args(["-map", "0:v", "-map", "0:a", "-c", "copy", "-f", "framehash", "-hash", "crc32", "-"])
         .stdout(Stdio::piped())
+        // It looks into frames that have nothing in them.
+        .stderr(Stdio::null())
         .spawn()
         .context("ffmpeg")?;
     let mut counts = [0; 2];
@@ -175,6 +177,7 @@ fn faststart(path: &Path, into: &Path) -> anyhow::Result<Duration> {
         .arg(path)
         .args(["-map", "0", "-c", "copy", "-movflags", "+faststart"])
         .arg(into)
+        .stderr(Stdio::null())
         .status()
         .context("ffmpeg")?;
     ensure!(status.success(), "ffmpeg failed");

@@ -123,7 +123,8 @@ impl<'a> Sweep<'a> {
             }
             let mut names = self.names.clone();
             (0..ops.len()).filter(|&i| taken(i)).for_each(|i| apply(&mut names, &ops[i]));
-            if !found.contains(&names) {
+            let all = mask.count_ones() as usize == ops.len();
+            if all || !found.contains(&names) {
                 found.push(names);
             }
         }
@@ -138,8 +139,9 @@ impl<'a> Sweep<'a> {
     }
 
     fn possible_block(&self, id: BlockId) -> Versions<'a> {
-        let versions = &self.history.blocks[id].list;
-        let first = self.versions[id];
+        let block = &self.history.blocks[id];
+        let versions = &block.list;
+        let first = self.versions[id].or(block.copied.then_some(0));
         let next = first.map_or(0, |first| first + 1);
         let rest = versions[next..].iter().take_while(|version| version.op <= self.at);
         Versions { durable: first.map(|first| &versions[first]), pending: rest.collect() }
@@ -230,6 +232,11 @@ impl<'a> Pending<'a> {
         let layouts = self.layouts.iter().map(|(_, layouts)| layouts.len());
         let sectors = self.sectors.iter().map(|sector| sector.versions.len() + 1);
         std::iter::once(self.names.len()).chain(layouts).chain(sectors).collect()
+    }
+
+    /// The disk if nothing is lost.
+    pub fn kept(&self) -> Image {
+        self.image(&self.options().iter().map(|options| options - 1).collect())
     }
 
     /// Some disks: all there can be if they are few; else those where all, one thing or all but one thing is lost,
@@ -366,7 +373,7 @@ impl<'a> Pending<'a> {
         let file = |inode: Inode| {
             let layout = layout(inode);
             let blocks = layout.blocks.iter().filter_map(|(&at, &id)| Some((at, self.block(id, choices)?)));
-            File::new(layout.size, blocks.collect())
+            File::new(inode, layout.size, blocks.collect())
         };
         let names = &self.names[choices[0]];
         Image { files: names.iter().map(|(name, &inode)| (name.clone(), file(inode))).collect() }

@@ -59,6 +59,15 @@ struct State {
     /// Which opening of a file has it locked.
     locks: BTreeMap<Inode, u64>,
     openings: u64,
+    lie: Option<Lie>,
+}
+
+/// Syncs that a disk says it has done and has not: to see that a test finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    Journal,
+    Media,
+    Folder,
 }
 
 /// An open file of a [`Model`].
@@ -77,7 +86,12 @@ impl Model {
     /// A disk after its power is back: all that it holds is durable.
     pub fn load(profile: Profile, image: &Image) -> Self {
         let history = History::new(profile, image);
-        Self(Arc::new(Mutex::new(State { history, locks: BTreeMap::new(), openings: 0 })))
+        Self(Arc::new(Mutex::new(State { history, locks: BTreeMap::new(), openings: 0, lie: None })))
+    }
+
+    /// From now on it lies.
+    pub fn lie(&self, lie: Option<Lie>) {
+        self.state().lie = lie;
     }
 
     /// How many calls changed or synced anything so far.
@@ -151,7 +165,10 @@ impl Directory for Model {
     }
 
     fn sync(&self) -> Result<(), Errno> {
-        self.state().history.push(Op::SyncFolder);
+        let mut state = self.state();
+        if state.lie != Some(Lie::Folder) {
+            state.history.push(Op::SyncFolder);
+        }
         Ok(())
     }
 
@@ -180,7 +197,13 @@ impl DiskFile for ModelFile {
     }
 
     fn sync(&self) -> Result<(), Errno> {
-        self.disk.state().history.push(Op::SyncFile { inode: self.inode });
+        let mut state = self.disk.state();
+        let mut names = state.history.names.iter();
+        let is_journal = names.any(|(name, &inode)| inode == self.inode && name.ends_with(".info"));
+        let lie = if is_journal { Lie::Journal } else { Lie::Media };
+        if state.lie != Some(lie) {
+            state.history.push(Op::SyncFile { inode: self.inode });
+        }
         Ok(())
     }
 

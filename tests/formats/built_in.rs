@@ -131,6 +131,20 @@ async fn tiny_samples_do_not_run_into_the_output_limit() {
 
 /// However many samples come at once, a format that gets payload gets 4 MiB of it.
 #[tokio::test]
+async fn a_stream_with_next_to_nothing_in_it_is_recorded_for_days() {
+    let host = Host::new().await;
+    let version = host.formats.get("ts").unwrap();
+    // A small picture each 5 s, for three days: mostly clock references.
+    let clip = clip();
+    let video: Vec<_> = clip.tracks.iter().filter(|t| t.kind == media::Kind::Video).cloned().collect();
+    let first = clip.samples.iter().find(|s| s.track == video[0].id && s.key).unwrap().clone();
+    let sample = |i: i64| media::Sample { dts_ms: i * 5000, pts_ms: i * 5000, ..first.clone() };
+    let clip = Clip { tracks: video, samples: (0..3 * 24 * 720).map(sample).collect() };
+    let (finished, _) = host.record(&version, &clip, 64, &[]).await.unwrap();
+    assert!(finished.file.bytes > 300 << 20, "{} bytes", finished.file.bytes);
+}
+
+#[tokio::test]
 async fn large_samples_come_in_small_batches() {
     let host = Host::new().await;
     let mut clip = clip();

@@ -34,6 +34,8 @@ const RESERVED: [&str; 2] = ["info", "json"];
 const MAX_PIECES: usize = 1 << 16;
 /// Output that a sample justifies besides its payload: MPEG-TS needs a packet of 188 bytes, and tables.
 const SAMPLE_OVERHEAD: u64 = 512;
+/// And that a second of media justifies, however little is in it: MPEG-TS needs clock references.
+const SECOND_OVERHEAD: u64 = 8 << 10;
 /// Resources of a component: its outputs, and what WASI gives it.
 const MAX_RESOURCES: usize = 256;
 
@@ -60,6 +62,8 @@ pub(super) struct Session {
     pub(super) given: u64,
     pub(super) appended_in_call: u64,
     pub(super) appended: u64,
+    /// From the origin to the latest DTS given.
+    pub(super) media_ms: i64,
     heads: Vec<OutputId>,
     /// Whether outputs of an earlier instance may be opened.
     recovers: bool,
@@ -75,6 +79,7 @@ impl Session {
             given: 0,
             appended_in_call: 0,
             appended: 0,
+            media_ms: 0,
             heads: Vec::new(),
         }
     }
@@ -356,9 +361,13 @@ fn allow_output(session: &Session, limits: &Limits, len: u64) -> Result<(), Exce
         let limit = format!("{} MiB", limits.output_per_call >> 20);
         return Err(Exceeded { name: "output-per-call", limit });
     }
-    let total = limits.output_total + 4 * session.given + SAMPLE_OVERHEAD * session.held.next();
+    let media_s = u64::try_from(session.media_ms / 1000).unwrap_or(0);
+    let total = limits.output_total
+        + 4 * session.given
+        + SAMPLE_OVERHEAD * session.held.next()
+        + SECOND_OVERHEAD.saturating_mul(media_s);
     if session.appended + len > total {
-        let limit = format!("{} MiB, and four times the payload", limits.output_total >> 20);
+        let limit = format!("{} MiB, four times the payload, and 8 KiB a second", limits.output_total >> 20);
         return Err(Exceeded { name: "output-total", limit });
     }
     Ok(())

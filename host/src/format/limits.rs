@@ -26,7 +26,8 @@ pub struct Limits {
     pub outputs: usize,
     /// `output-per-call`: bytes that one `open`, `write` or `finish` may append.
     pub output_per_call: u64,
-    /// `output-total`: bytes a segment may append beyond four times the payload it was given, and 512 a sample.
+    /// `output-total`: bytes a segment may append beyond four times the payload it was given, 512 a sample and
+    /// 8 KiB a second.
     pub output_total: u64,
     /// `head`: bytes in front of an output.
     pub head: u64,

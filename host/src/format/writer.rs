@@ -220,6 +220,7 @@ impl Writer {
         }
         let session = self.session_mut();
         session.appended_in_call = 0;
+        session.media_ms = last_ms.saturating_sub(session.start.origin_ms);
         let headers: Vec<WitSample> = batch
             .iter()
             .map(|sample| {

@@ -22,6 +22,7 @@ use super::{
     journal::{self, Commit, Journal, Reader, Record, Start},
     path::Folder,
     segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, SPOOLS, Segment, clear_up},
+    sidecar::MANIFEST,
     storage::{Directory, DiskFile},
     volume::Volume,
 };
@@ -274,8 +275,11 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     }
 
     let whole = how_far(&journal, &story.synced, &outputs, start.sync_ms)?;
-    let size = |i: usize| whole.commit.outputs.get(i).map_or(0, |&(size, _)| size);
-    let lost_bytes = outputs.iter().enumerate().map(|(i, o)| o.size.saturating_sub(size(i))).sum();
+    // A manifest is made anew, since recovering changes the file.
+    let kept = |i: usize| story.outputs[i].name != MANIFEST;
+    let size = |i: usize| whole.commit.outputs.get(i).filter(|_| kept(i)).map_or(0, |&(size, _)| size);
+    let media = outputs.iter().enumerate().filter(|(i, _)| kept(*i));
+    let lost_bytes = media.map(|(i, o)| o.size.saturating_sub(size(i))).sum();
     if whole.commit.samples == 0 {
         if whole.last.samples > 0
             && whole.last.epoch_us - first_commit_us(&journal)? > tolerated_us(start.sync_ms)

@@ -259,8 +259,10 @@ impl Segment {
             let file = folder.dir.create(&file_name)?;
             let inode = file.inode()?;
             let record = journal::Output { name: its_name.clone(), role: role.as_str().into(), inode };
-            durable.add(Record::Output(record), &its_name, file.clone())?;
-            Ok(file)
+            let added = durable.add(Record::Output(record), &its_name, file.clone());
+            added.map(|()| file).inspect_err(|_| {
+                let _ = folder.dir.remove(&file_name);
+            })
         };
         let created = self.volume.run(create).await;
         let file = created.map_err(|errno| self.fail(&name, "create", errno))?;
@@ -272,6 +274,7 @@ impl Segment {
     /// The format has opened. From here on a main file that replaces another takes its place, once it is worth more.
     pub async fn begun(&mut self) -> Result<(), OutputError> {
         self.begun = true;
+        self.record_outputs().await?;
         self.flush().await
     }
 
@@ -304,13 +307,7 @@ impl Segment {
         if cost == 0 {
             return Ok(());
         }
-        if self.sync_ms > 0 && self.recorded < self.outputs.len() {
-            // Repair has to know of a file that has anything in it. The records are written in their turn.
-            self.volume.run(|| ()).await;
-            let durable = self.durable.clone();
-            self.volume.run_slow(move || durable.sync_journal()).await?;
-            self.recorded = self.outputs.len();
-        }
+        self.record_outputs().await?;
         let mut writes = Vec::new();
         for (id, output) in self.outputs.iter_mut().enumerate().filter(|(_, o)| !o.pending.is_empty()) {
             let at = output.head + output.size - output.pending_bytes as u64;
@@ -323,6 +320,17 @@ impl Segment {
         let has_main = || self.outputs.iter().any(|o| o.role == Role::Main);
         if self.begun && !self.named && samples > 0 && has_main() {
             self.replace().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the journal durable if there are outputs that it does not know of: repair has to find whatever has
+    /// anything in it.
+    async fn record_outputs(&mut self) -> Result<(), OutputError> {
+        if self.sync_ms > 0 && self.recorded < self.outputs.len() {
+            let durable = self.durable.clone();
+            self.volume.run_slow(move || durable.sync_journal()).await?;
+            self.recorded = self.outputs.len();
         }
         Ok(())
     }
@@ -453,6 +461,7 @@ impl Segment {
             .filter(|o| o.role == Role::Spool && !o.promoted)
             .map(|o| self.file_name(&o.name))
             .collect();
+        let sidecars = self.outputs.iter().any(|o| o.role == Role::Sidecar);
         let (folder, name, replaces) = (self.folder.clone(), self.name.clone(), self.replaces);
         let (journal, durable) = (self.journal.then(|| self.file_name(JOURNAL)), self.durable.clone());
         let work = move || {
@@ -460,6 +469,10 @@ impl Segment {
             durable.release()?;
             sync.iter().try_for_each(|file| file.sync()).map_err(fail)?;
             if let Some(from) = from {
+                if sidecars {
+                    // They are there before the file that they belong to.
+                    folder.dir.sync().map_err(fail)?;
+                }
                 folder.dir.rename(&from, &name, replaces).map_err(fail)?;
             }
             folder.dir.sync().map_err(fail)?;

@@ -43,8 +43,7 @@ impl Segment {
         let sha256 = self.volume.run_slow(digest).await;
         let sha256 = sha256.map_err(|errno| self.durable.fail(MANIFEST, "read the file", errno))?;
         let id = match self.find(MANIFEST) {
-            // A close that was cut off made it.
-            Some(id) if self.size(id) > 0 => return Ok(()),
+            // A close that was cut off made it, and repair has emptied it.
             Some(id) => id,
             None => {
                 // That of an older file, which this one replaces.

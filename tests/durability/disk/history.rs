@@ -15,6 +15,8 @@ pub type BlockId = usize;
 
 /// Blocks that are moved at once when a range is inserted.
 const EXTENT: u64 = 4;
+/// Steps of a long write.
+const WRITE_STEPS: usize = 32;
 
 /// A call that changes or syncs something. Calls are counted from 1; what was there before is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Versions {
     pub list: Vec<Version>,
     /// More than one file has it.
     shared: bool,
+    /// It began as a copy of a shared one, and took its place when it was written: it is never seen empty.
+    pub copied: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -81,12 +85,13 @@ impl History {
             files: BTreeMap::new(),
             blocks: Vec::new(),
         };
-        for (inode, (name, file)) in (1..).zip(&image.files) {
+        for (name, file) in &image.files {
+            let inode = file.inode;
             let mut blocks = BTreeMap::new();
             for (&at, block) in &file.blocks {
                 blocks.insert(at, history.blocks.len());
                 let first = Version { op: 0, block: block.clone(), sectors: u8::MAX };
-                history.blocks.push(Versions { list: vec![first], shared: false });
+                history.blocks.push(Versions { list: vec![first], ..Versions::default() });
             }
             history.names.insert(name.clone(), inode);
             let layout = Layout { op: 0, size: file.size, blocks: Arc::new(blocks) };
@@ -113,13 +118,14 @@ impl History {
             let layout = self.now(inode);
             let block = |&id: &BlockId| self.blocks[id].list.last().map(|version| version.block.clone());
             let blocks = layout.blocks.iter().filter_map(|(&at, id)| Some((at, block(id)?)));
-            image::File::new(layout.size, blocks.collect())
+            image::File::new(inode, layout.size, blocks.collect())
         };
         Image { files: self.names.iter().map(|(name, &inode)| (name.clone(), file(inode))).collect() }
     }
 
     pub fn create(&mut self, name: &str) -> Inode {
-        let inode = self.files.keys().last().map_or(1, |last| last + 1);
+        // What a power cut made free is taken again.
+        let inode = (1..).find(|inode| !self.files.contains_key(inode)).expect("a free number");
         let op = self.push(Op::Create { name: name.into(), inode });
         self.names.insert(name.into(), inode);
         self.files.insert(inode, vec![Layout { op, size: 0, blocks: Arc::default() }]);
@@ -152,16 +158,19 @@ impl History {
         len
     }
 
+    /// The file gets its blocks one by one; those of a long write a few at a time.
     pub fn write(&mut self, inode: Inode, bytes: &[u8], at: u64) {
         let op = self.push(Op::Write { inode, at, len: bytes.len() as u64 });
+        let before = self.now(inode).clone();
+        let mut written = Vec::new();
         for (block, inside, range) in pieces(at, bytes.len()) {
-            let layout = self.now(inode);
-            let size = layout.size.max(at + range.end as u64);
-            let old = layout.blocks.get(&block).copied();
-            let id = self.write_block(op, old, inside, &bytes[range]);
-            self.set(inode, op, size, |blocks| {
-                blocks.insert(block, id);
-            });
+            let old = before.blocks.get(&block).copied();
+            let id = self.write_block(op, old, inside, &bytes[range.clone()]);
+            written.push((block, id, at + range.end as u64));
+        }
+        for step in written.chunks(written.len().div_ceil(WRITE_STEPS).max(1)) {
+            let size = step.iter().map(|(_, _, end)| *end).fold(self.now(inode).size, u64::max);
+            self.set(inode, op, size, |blocks| blocks.extend(step.iter().map(|&(block, id, _)| (block, id))));
         }
     }
 
@@ -175,8 +184,9 @@ impl History {
             true => u8::MAX,
             false => (inside / SECTOR..=(inside + bytes.len() - 1) / SECTOR).fold(0, |bits, n| bits | 1 << n),
         };
+        let copied = last.is_some();
         let id = own.unwrap_or_else(|| {
-            self.blocks.push(Versions::default());
+            self.blocks.push(Versions { copied, ..Versions::default() });
             self.blocks.len() - 1
         });
         self.blocks[id].list.push(Version { op, block: Arc::new(block), sectors });

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{BLOCK, history::Block};
+use super::{
+    BLOCK,
+    history::{Block, Inode},
+};
 
 /// Files by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,13 +21,14 @@ pub struct Image {
 /// A file's bytes; blocks that are not there are holes.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct File {
+    pub inode: Inode,
     pub size: u64,
     pub blocks: BTreeMap<u64, Arc<Block>>,
 }
 
 impl File {
     /// Cuts off what lies behind the end.
-    pub fn new(size: u64, mut blocks: BTreeMap<u64, Arc<Block>>) -> Self {
+    pub fn new(inode: Inode, size: u64, mut blocks: BTreeMap<u64, Arc<Block>>) -> Self {
         blocks.split_off(&size.div_ceil(BLOCK as u64));
         let inside = (size % BLOCK as u64) as usize;
         if inside > 0
@@ -33,7 +37,7 @@ impl File {
         {
             Arc::make_mut(block)[inside..].fill(0);
         }
-        Self { size, blocks }
+        Self { inode, size, blocks }
     }
 
     pub fn bytes(&self) -> Vec<u8> {

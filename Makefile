@@ -37,7 +37,7 @@ test: setup ## All tests
 e2e: setup ## The tests with real senders and readers only
 	$(CARGO) test --release -p reelwright --test e2e
 
-power-cut: setup ## Power cuts at every call of short recordings, some 100,000 disks to repair
+power-cut: setup ## Power cuts at every call of short recordings, over 100,000 disks to repair
 	$(CARGO) test --release -p reelwright --test durability -- --ignored --nocapture
 
 disks: setup ## The tests of real file systems and of kills only, as root

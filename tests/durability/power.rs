@@ -322,7 +322,7 @@ fn cut_power(scenarios: Vec<Scenario>, lie: Option<Lie>, effort: Effort) -> (usi
 
 #[test]
 fn what_was_synced_survives_a_power_cut_at_any_call() {
-    let effort = Effort { samples: 24, again_once_in: 60, again_samples: 4, play_once_in: 8 };
+    let effort = Effort { samples: 24, again_once_in: 20, again_samples: 4, play_once_in: 8 };
     let (states, failed) = cut_power(scenarios(), None, effort);
     assert_eq!(failed, 0);
     assert!(states >= 10_000, "{states}");
@@ -331,7 +331,7 @@ fn what_was_synced_survives_a_power_cut_at_any_call() {
 #[test]
 #[ignore = "takes minutes: make power-cut"]
 fn what_was_synced_survives_a_power_cut_at_any_call_long() {
-    let effort = Effort { samples: 150, again_once_in: 20, again_samples: 8, play_once_in: 1 };
+    let effort = Effort { samples: 400, again_once_in: 10, again_samples: 8, play_once_in: 1 };
     let (states, failed) = cut_power(scenarios(), None, effort);
     assert_eq!(failed, 0);
     assert!(states >= 100_000, "{states}");

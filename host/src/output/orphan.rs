@@ -164,6 +164,7 @@ struct Story {
     outputs: Vec<journal::Output>,
     /// Sizes at the last sync point.
     synced: Vec<u64>,
+    /// Of which it does not say that they were finished; at most one an output.
     resizes: Vec<journal::Resize>,
     resized: Vec<journal::Resized>,
     closed: bool,
@@ -309,6 +310,13 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     journal.truncate(story.end)?;
     let mut journal = Journal::resume(journal, story.end);
     let commit = Commit { outputs: (0..outputs.len()).map(|i| (size(i), 0)).collect(), ..whole.commit };
+    for resize in &story.resizes {
+        // It is settled, and must not be once more when the head is written.
+        if let Some(OutputFile { file: Some(file), head, .. }) = outputs.get(resize.output) {
+            let resized = journal::Resized { output: resize.output, head: *head, inode: file.inode()? };
+            journal.append(&Record::Resized(resized))?;
+        }
+    }
     journal.append(&Record::Cut(commit.clone()))?;
     journal.file().sync()?;
 
@@ -377,8 +385,14 @@ fn read_story(journal: &Arc<dyn DiskFile>) -> Result<Story, Errno> {
             Record::Commit(_) => {}
             Record::Synced(sizes) => story.synced = sizes,
             Record::Cut(commit) => story.synced = commit.outputs.iter().map(|&(size, _)| size).collect(),
-            Record::Resize(resize) => story.resizes.push(resize),
-            Record::Resized(resized) => story.resized.push(resized),
+            Record::Resize(resize) => {
+                story.resizes.retain(|other| other.output != resize.output);
+                story.resizes.push(resize);
+            }
+            Record::Resized(resized) => {
+                story.resizes.retain(|resize| resize.output != resized.output);
+                story.resized.push(resized);
+            }
             Record::Closed => story.closed = true,
         }
     }
@@ -406,14 +420,11 @@ fn settle(
 ) -> Result<OutputFile, Errno> {
     output.head = if output.role == Role::Spool { head_room } else { 0 };
     let Some(file) = &output.file else { return Ok(output) };
-    let resizes: Vec<_> = resizes.iter().filter(|r| r.output == id).collect();
-    let resized: Vec<_> = resized.iter().filter(|r| r.output == id).collect();
-    if let Some(last) = resizes.last() {
-        output.head = match resized.last() {
-            // Each that was begun was also finished.
-            Some(done) if resized.len() >= resizes.len() => done.head,
-            _ => headroom::settle(&**file, last)?,
-        };
+    if let Some(done) = resized.iter().rfind(|r| r.output == id) {
+        output.head = done.head;
+    }
+    if let Some(begun) = resizes.iter().find(|r| r.output == id) {
+        output.head = headroom::settle(&**file, begun)?;
     }
     if output.role == Role::Spool {
         // Whatever a close that was cut off wrote there.

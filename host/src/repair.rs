@@ -6,7 +6,7 @@
 //! repaired is kept as it is, and its name stays taken.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustix::io::Errno;
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -22,7 +23,7 @@ use crate::{
     events::Events,
     format::{self, Formats, Version},
     output::{
-        Disk, Segment,
+        Disk, Segment, guard,
         journal::{self, Start},
         orphan::{self, Cut, Found, Orphan, OrphanError},
         path::Folder,
@@ -34,8 +35,8 @@ use crate::{
 
 /// Results that are remembered.
 const REMEMBERED: usize = 1000;
-/// Repairs at once.
-const AT_ONCE: usize = 4;
+/// Repairs at once on a volume.
+const AT_ONCE: usize = 2;
 /// How long a repair that the disk did not allow waits before it is tried again: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -260,8 +261,11 @@ pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, Rep
                 }
             },
         };
-        if let Some(error) = failed.error.disk_error() {
-            return Err(error.clone().into());
+        match failed.error.disk_error() {
+            Some(error) if guard::is_trouble(error.errno) => return Err(error.clone().into()),
+            // That will not pass: say, a file of that name that somebody put there.
+            Some(error) => return Ok(Repair { outcome: Outcome::Kept(error.to_string()), ..found }),
+            None => {}
         }
         tracing::error!(file = %path.display(), error = %failed.error, "recover failed");
         orphan = failed.orphan;
@@ -306,7 +310,10 @@ fn manifest(version: &Version, start: &Start, found: &Repair, saved_ms: u64) -> 
         segment: start.segment,
         reason: "recovered".into(),
         start: Moment::new(start.epoch_us, start.origin_ms),
-        end: Moment::new(start.epoch_us + saved_ms * 1000, start.origin_ms + saved_ms),
+        end: Moment::new(
+            start.epoch_us.saturating_add(saved_ms.saturating_mul(1000)),
+            start.origin_ms.saturating_add(saved_ms),
+        ),
         tracks: start.tracks.iter().map(track).collect(),
         repair: Some(manifest::Repair {
             samples: found.samples,
@@ -346,19 +353,19 @@ struct Inner {
     done: Mutex<VecDeque<Repair>>,
     /// Orphans that are being repaired, or wait for it.
     unfinished: AtomicUsize,
-    room: Arc<Semaphore>,
+    /// By device, so that a volume that stalls keeps no other from being repaired.
+    room: Mutex<HashMap<u64, Arc<Semaphore>>>,
 }
 
 impl Repairs {
     pub fn new(disk: Disk, formats: Formats, events: Events) -> Self {
-        let room = Arc::new(Semaphore::new(AT_ONCE));
         Self(Arc::new(Inner {
             disk,
             formats,
             events,
             done: Mutex::default(),
             unfinished: AtomicUsize::new(0),
-            room,
+            room: Mutex::default(),
         }))
     }
 
@@ -418,7 +425,11 @@ impl Repairs {
 
     /// Repairs an orphan after a while, and again and again if the disk does not allow it.
     async fn orphan(&self, folder: Arc<Folder>, name: String, mut wait: Duration, given: Option<u64>) {
-        let Inner { disk, formats, room, .. } = &*self.0;
+        let Inner { disk, formats, .. } = &*self.0;
+        let room = lock(&self.0.room)
+            .entry(folder.id.0)
+            .or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)))
+            .clone();
         let _counted = Counted::new(&self.0.unfinished);
         loop {
             tokio::time::sleep(wait).await;
@@ -427,9 +438,13 @@ impl Repairs {
             drop(permit);
             let error = match result {
                 Ok(repair) => return self.done(repair.of(given)),
-                // Its owner takes care of it.
+                // Somebody else did it.
+                Err(RepairError::Orphan(OrphanError::Disk(error))) if error.errno == Errno::NOENT => return,
+                // Its owner takes care of it. If that fails, it is for us.
                 Err(RepairError::Orphan(OrphanError::Owned(path))) => {
                     tracing::debug!(path = %path.display(), "has an owner");
+                    let repairs = self.clone();
+                    tokio::spawn(async move { repairs.when_free(folder, name).await });
                     return;
                 }
                 Err(error) => error,
@@ -438,6 +453,21 @@ impl Repairs {
                 tracing::error!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
             }
             wait = (wait * 2).clamp(RETRY.0, RETRY.1);
+        }
+    }
+
+    /// Looks again and again whether what has an owner is still there, and has lost it.
+    async fn when_free(&self, folder: Arc<Folder>, name: String) {
+        let Inner { disk, formats, .. } = &*self.0;
+        let mut wait = RETRY.0;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY.1);
+            match repair(disk, formats, &folder, &name).await {
+                Ok(repair) => return self.done(repair),
+                Err(RepairError::Orphan(OrphanError::Disk(error))) if error.errno == Errno::NOENT => return,
+                Err(_) => {}
+            }
         }
     }
 

@@ -107,8 +107,10 @@ pub async fn serve(
     // Publishers are served already, and names of orphans are taken; who waits for us may as well find their
     // files whole.
     let mut repairing = tokio::spawn(async move { repairs.everywhere().await });
-    if tokio::time::timeout(REPAIRS_BEFORE_READY, &mut repairing).await.is_err() {
-        tracing::warn!("repairs go on");
+    tokio::select! {
+        _ = &mut repairing => {}
+        () = tokio::time::sleep(REPAIRS_BEFORE_READY) => tracing::warn!("repairs go on"),
+        () = stop.cancelled() => {}
     }
     write_addresses(&data, &addresses).context("addresses.json")?;
     ready(&addresses);

@@ -14,7 +14,11 @@ use anyhow::Context;
 use clap::Parser;
 use reelwright::{
     format::{Engine, Formats, limits::Limits},
-    output::{Disk, Roots, orphan, path::Folder},
+    output::{
+        Disk, Roots,
+        orphan::{self, OrphanError},
+        path::Folder,
+    },
     repair::{self, Outcome, Repair, RepairError},
 };
 use tracing_subscriber::EnvFilter;
@@ -92,7 +96,8 @@ fn two_dashes(argument: OsString) -> OsString {
 
 async fn run(arguments: Arguments) -> anyhow::Result<End> {
     let path = &arguments.path;
-    let orphans = match path.is_dir() {
+    let is_folder = path.is_dir();
+    let orphans = match is_folder {
         true => below(path).await?,
         false => named(path).await?,
     };
@@ -106,7 +111,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
     for (folder, name) in orphans {
         let path = folder.path.join(&name);
         let result = showing_progress(&path, repair::repair(&disk, &formats, &folder, &name)).await;
-        end = end.max(report(&path, result));
+        end = end.max(match result {
+            Err(RepairError::Orphan(OrphanError::Owned(path))) if is_folder => {
+                println!("{}: left to the server that has it", path.display());
+                End::Done
+            }
+            result => report(&path, result),
+        });
     }
     Ok(end)
 }
@@ -119,8 +130,18 @@ async fn below(path: &Path) -> anyhow::Result<Orphans> {
     let mut folders = disk.roots.clone().walk();
     let mut orphans = Vec::new();
     while let Some(folder) = folders.recv().await {
-        let folder = Arc::new(folder?);
-        let names = orphan::unclosed(&folder).with_context(|| folder.path.display().to_string())?;
+        let names = folder.map_err(anyhow::Error::from).and_then(|folder| {
+            let names = orphan::unclosed(&folder).with_context(|| folder.path.display().to_string())?;
+            Ok((Arc::new(folder), names))
+        });
+        let (folder, names) = match names {
+            Ok(found) => found,
+            // The others are not to suffer for it.
+            Err(error) => {
+                eprintln!("evo-mp4writer: {error:#}; left out");
+                continue;
+            }
+        };
         orphans.extend(names.into_iter().map(|name| (folder.clone(), name)));
     }
     Ok(Some((disk, orphans)))

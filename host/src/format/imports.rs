@@ -29,7 +29,7 @@ const MAX_READ: u32 = 1 << 20;
 /// Bytes that may wait for the end of a call before they go to the disk.
 const FLUSH_AT: usize = 4 << 20;
 /// Names of outputs that are the host's own.
-const RESERVED: [&str; 2] = ["info", "json"];
+const RESERVED: [&str; 3] = ["info", "json", "new"];
 /// Most pieces of one append.
 const MAX_PIECES: usize = 1 << 16;
 /// Output that a sample justifies besides its payload: MPEG-TS needs a packet of 188 bytes, and tables.

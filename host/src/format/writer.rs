@@ -294,6 +294,7 @@ impl Writer {
         let end = WitEnd { reason: end.reason.into(), tracks, properties: Vec::new() };
         self.session_mut().appended_in_call = 0;
         let result = async {
+            self.session_mut().segment.begin_to_close().await?;
             let time = Time { name: "finish-time", limit: self.version.limits.finish_time };
             let writer = self.plugin.reelwright_writer_writer();
             let summary =
@@ -304,6 +305,9 @@ impl Writer {
                 return Err(Cause::Contract(format!("carry has {length} bytes, at most {MAX_CARRY}")));
             }
             let session = self.session_mut();
+            if !session.segment.has_main() {
+                return Err(no_main_file());
+            }
             if session.given > 0 && session.segment.main_size() == Some(0) {
                 let samples = session.held.next();
                 return Err(Cause::Contract(format!("the file is empty after {samples} samples")));
@@ -372,7 +376,12 @@ pub async fn recover(
         let recovery = plugin.reelwright_writer_recovery();
         let summary =
             call(&mut store, time, async |store| recovery.call_recover(store, &wit, &outputs).await).await?;
-        summary.map_err(refused)
+        let summary = summary.map_err(refused)?;
+        let session = store.data().session.as_ref().expect("it was given above");
+        if !session.segment.has_main() {
+            return Err(no_main_file());
+        }
+        Ok(summary)
     }
     .await;
     let session = store.data_mut().session.take().expect("it was given above");
@@ -473,6 +482,10 @@ fn describe_trap(error: &wasmtime::Error) -> String {
     let names: Vec<_> = frames.iter().filter_map(|f| f.func_name()).take(4).collect();
     let text = if names.is_empty() { cause } else { format!("{cause} in {}", names.join(" < ")) };
     one_line(&text)
+}
+
+fn no_main_file() -> Cause {
+    Cause::Contract("it left no main file: none was created, and no spool promoted".into())
 }
 
 fn refused(error: WitError) -> Cause {

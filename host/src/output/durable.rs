@@ -190,11 +190,12 @@ impl Durable {
             state.named = state.named.max(outputs.len());
             let sizes = outputs.iter().map(|o| o.committed).collect();
             state.append(&Record::Synced(sizes)).map_err(|errno| self.fail("info", "write", errno))?;
-            for (output, synced) in state.outputs.iter_mut().zip(&outputs) {
-                output.synced = synced.committed;
-            }
         }
-        journal.sync().map_err(|errno| self.fail("info", "sync", errno))
+        journal.sync().map_err(|errno| self.fail("info", "sync", errno))?;
+        for (output, synced) in lock(&self.state).outputs.iter_mut().zip(&outputs) {
+            output.synced = synced.committed;
+        }
+        Ok(())
     }
 
     /// Gives back the room that was kept for closing.

@@ -235,12 +235,14 @@ pub struct Journal {
     position: u64,
     /// Disk space that is taken behind the end, for what closing the segment needs.
     reserved: u64,
+    /// The segment is being closed: nothing is reserved any more.
+    released: bool,
 }
 
 impl Journal {
     /// A new journal in an empty file, with its first record.
     pub fn begin(file: Arc<dyn DiskFile>, start: &Start) -> Result<Self, Errno> {
-        let mut journal = Self { file, position: 0, reserved: 0 };
+        let mut journal = Self { file, position: 0, reserved: 0, released: false };
         let mut bytes = MAGIC.to_vec();
         Record::Start(Box::new(start.clone())).encode(&mut bytes);
         journal.write(bytes)?;
@@ -249,13 +251,13 @@ impl Journal {
 
     /// A journal to be gone on with at a byte, behind which is nothing.
     pub fn resume(file: Arc<dyn DiskFile>, position: u64) -> Self {
-        Self { file, position, reserved: 0 }
+        Self { file, position, reserved: 0, released: true }
     }
 
     /// Keeps so many bytes of disk space, to be given back by [`Journal::release`]. `NOSPC` or `DQUOT`: there are
     /// not so many. File systems that can't do it are let be.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), Errno> {
-        if bytes <= self.reserved {
+        if self.released || bytes <= self.reserved {
             return Ok(());
         }
         // A quarter more, so that it is not asked for at each turn.
@@ -267,8 +269,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Gives back what was reserved.
+    /// Gives back what was reserved, for good.
     pub fn release(&mut self) -> Result<(), Errno> {
+        self.released = true;
         match std::mem::take(&mut self.reserved) {
             0 => Ok(()),
             _ => self.file.truncate(self.position),
@@ -291,8 +294,39 @@ impl Journal {
         let len = bytes.len() as u64;
         self.file.write_at(&[Bytes::from(bytes)], self.position)?;
         self.position += len;
+        // It has grown into that.
+        self.reserved = self.reserved.saturating_sub(len);
         Ok(())
     }
+}
+
+/// What a file that is called like a journal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Journal,
+    /// A journal of a version that is not known here.
+    Unknown,
+    /// What a power cut can leave of one that was just begun.
+    Torn,
+    /// Nothing of ours.
+    Foreign,
+}
+
+/// Looks at how a file begins.
+pub fn kind(file: &dyn DiskFile) -> Result<Kind, Errno> {
+    let mut front = [0; 4096];
+    let read = file.read_at(&mut front, 0)?;
+    let front = &front[..read];
+    let known = front.len().min(MAGIC.len());
+    Ok(if front.starts_with(MAGIC) {
+        Kind::Journal
+    } else if front.iter().all(|&byte| byte == 0) || front == &MAGIC[..known] {
+        Kind::Torn
+    } else if front.starts_with(b"RWINFO") {
+        Kind::Unknown
+    } else {
+        Kind::Foreign
+    })
 }
 
 /// Reads the records of a journal one by one, in constant memory.

@@ -90,9 +90,15 @@ pub struct Cut {
 /// The final names in a folder whose segments are not closed: somebody writes them, or they are orphans.
 pub fn unclosed(folder: &Folder) -> Result<Vec<String>, Errno> {
     let suffix = format!(".{JOURNAL}");
-    let names = folder.dir.names()?;
-    let mut names: Vec<_> =
-        names.iter().filter_map(|name| Some(name.strip_suffix(&suffix)?.to_owned())).collect();
+    let mut names = Vec::new();
+    for name in folder.dir.names()? {
+        let Some(segment) = name.strip_suffix(&suffix) else { continue };
+        // Others have files of that name, too. What can't be looked at is looked at again by who takes it.
+        let kind = folder.dir.open(&name).and_then(|file| journal::kind(&*file));
+        if kind != Ok(journal::Kind::Foreign) {
+            names.push(segment.to_owned());
+        }
+    }
     names.sort_unstable();
     Ok(names)
 }
@@ -118,7 +124,14 @@ impl Orphan {
         let (its_folder, journal) = (folder.clone(), format!("{name}.{JOURNAL}"));
         let open = move || {
             let file = its_folder.dir.open(&journal)?;
-            Ok::<_, Errno>(file.lock()?.then_some(file))
+            if !file.lock()? {
+                return Ok(None);
+            }
+            // Its owner may have removed it while we came.
+            match its_folder.dir.open(&journal)?.inode()? == file.inode()? {
+                true => Ok(Some(file)),
+                false => Err(Errno::NOENT),
+            }
         };
         let journal = volume.run_slow(open).await.map_err(fail)?;
         let journal = journal.ok_or_else(|| OrphanError::Owned(folder.path.join(name)))?;
@@ -149,7 +162,7 @@ impl Orphan {
     pub async fn cut_back(self) -> Result<Found, OrphanError> {
         let volume = self.volume.clone();
         volume
-            .run_slow(move || {
+            .run_long(move || {
                 let path = self.path();
                 cut_back(self).map_err(|errno| OutputError { path, what: "repair", errno }.into())
             })
@@ -192,6 +205,13 @@ struct OutputFile {
     size: u64,
 }
 
+impl OutputFile {
+    /// Whether the rest can do without it: a sidecar that somebody took away.
+    fn is_spared(&self) -> bool {
+        self.role == Role::Sidecar && self.file.is_none()
+    }
+}
+
 fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     let Orphan { folder, name, claim, volume, journal, .. } = orphan;
     let dir = &*folder.dir;
@@ -201,6 +221,10 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     let journal_name = format!("{name}.{JOURNAL}");
     let story = read_story(&journal)?;
     let Some(start) = story.start else {
+        if matches!(journal::kind(&*journal)?, journal::Kind::Unknown | journal::Kind::Foreign) {
+            let why = format!("{journal_name} is no journal, or one of another version");
+            return Ok(Found::Kept { start: None, why });
+        }
         // It is durable before there is anything else.
         let others = dir.names()?.into_iter().any(|other| {
             other.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.') && rest != ".info")
@@ -281,6 +305,15 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     let size = |i: usize| whole.commit.outputs.get(i).filter(|_| kept(i)).map_or(0, |&(size, _)| size);
     let media = outputs.iter().enumerate().filter(|(i, _)| kept(*i));
     let lost_bytes = media.map(|(i, o)| o.size.saturating_sub(size(i))).sum();
+    let unexplained = whole.last.epoch_us.saturating_sub(whole.commit.epoch_us) > tolerated_us(start.sync_ms);
+    if whole.commit.samples > 0 && unexplained {
+        // Cutting all that off would destroy what somebody may still save.
+        let why = format!(
+            "it is whole for {} of {} samples only, as if one of its files had been changed",
+            whole.commit.samples, whole.last.samples
+        );
+        return Ok(Found::Kept { start: Some(start), why });
+    }
     if whole.commit.samples == 0 {
         if whole.last.samples > 0
             && whole.last.epoch_us - first_commit_us(&journal)? > tolerated_us(start.sync_ms)
@@ -448,7 +481,7 @@ fn how_far(
     let fits = |commit: &Commit| {
         let mut sizes = commit.outputs.iter().enumerate();
         sizes.all(|(i, &(size, _))| {
-            size == 0 || outputs.get(i).is_some_and(|o| o.file.is_some() && o.size >= size)
+            size == 0 || outputs.get(i).is_some_and(|o| o.is_spared() || (o.file.is_some() && o.size >= size))
         })
     };
     let mut broken = false;
@@ -496,7 +529,7 @@ fn holds(before: &Commit, commit: &Commit, outputs: &[OutputFile]) -> Result<boo
         if size < from {
             return Ok(false);
         }
-        if size == from {
+        if size == from || outputs.get(i).is_some_and(OutputFile::is_spared) {
             continue;
         }
         let Some(OutputFile { file: Some(file), head, .. }) = outputs.get(i) else { return Ok(false) };
@@ -631,9 +664,9 @@ mod tests {
         drop(segment.abandon().await);
         assert!(matches!(s.take().await, Found::Nothing { lost_bytes: 0, .. }));
         assert!(s.files().is_empty());
-        std::fs::write(s.dir.path().join("x.info"), "torn").unwrap();
+        std::fs::write(s.dir.path().join("x.info"), "RW").unwrap();
         assert!(matches!(s.take().await, Found::Nothing { .. }));
-        std::fs::write(s.dir.path().join("x.info"), "torn").unwrap();
+        std::fs::write(s.dir.path().join("x.info"), "RW").unwrap();
         std::fs::write(s.dir.path().join("x.mdat"), "media").unwrap();
         assert!(matches!(s.take().await, Found::Kept { .. }));
         assert_eq!(s.files(), ["x.info", "x.mdat"]);
@@ -644,7 +677,9 @@ mod tests {
         let s = setup();
         std::fs::write(s.dir.path().join("x"), "old").unwrap();
         let mut segment = s.segment(true).await;
-        write(&mut segment, "", Role::Main).await;
+        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        segment.append(id, ["head".into()]).unwrap();
+        segment.begun().await.unwrap();
         drop(segment.abandon().await);
         assert!(matches!(s.take().await, Found::Nothing { .. }));
         assert_eq!((s.files(), s.read("x")), (vec!["x".to_owned()], b"old".to_vec()));
@@ -661,6 +696,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_called_like_a_journal_and_is_none_is_let_be() {
+        let s = setup();
+        for (name, text, listed) in [
+            ("film.info", "<movie>", false),
+            ("later.info", "RWINFO99 and more", true),
+            ("begun.info", "RWIN", true),
+            ("empty.info", "", true),
+        ] {
+            std::fs::write(s.dir.path().join(name), text).unwrap();
+            let segment = name.strip_suffix(".info").unwrap();
+            assert_eq!(unclosed(&s.folder).unwrap().contains(&segment.to_owned()), listed, "{name}");
+            let orphan = Orphan::take(&s.disk, &s.folder, segment).await.unwrap();
+            let found = orphan.cut_back().await.unwrap();
+            let kept = matches!(found, Found::Kept { .. });
+            assert_eq!(s.files().contains(&name.to_owned()), kept);
+            assert_eq!(kept, text.len() > 4, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_power_cut_explains_is_not_cut_off() {
+        let s = setup();
+        let mut segment = s.segment(false).await;
+        let mdat = segment.create("mdat", Role::Spool, &start(1)).await.unwrap();
+        let track = segment.create("track1", Role::Spool, &start(1)).await.unwrap();
+        for samples in 1..=2 {
+            segment.append(mdat, ["media".into()]).unwrap();
+            segment.append(track, ["index".into()]).unwrap();
+            segment.contains(samples, 0);
+            segment.sync().await.unwrap();
+        }
+        drop(segment.abandon().await);
+        // The second commit, made an hour later than it was.
+        let file = s.folder.dir.open("x.info").unwrap();
+        let mut reader = Reader::open(file.clone()).unwrap().unwrap();
+        let mut records: Vec<Record> = std::iter::from_fn(|| reader.record().unwrap()).collect();
+        let last =
+            records.iter_mut().rev().find_map(|r| if let Record::Commit(c) = r { Some(c) } else { None });
+        last.unwrap().epoch_us += 3_600_000_000;
+        let mut bytes = journal::MAGIC.to_vec();
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        file.write_at(&[bytes.into()], 0).unwrap();
+        // And a file that somebody emptied.
+        s.folder.dir.open("x.track1").unwrap().truncate(4096 + 5).unwrap();
+        let before = s.read("x.mdat");
+        assert!(matches!(s.take().await, Found::Kept { .. }));
+        assert_eq!(s.read("x.mdat"), before);
+    }
+
+    #[tokio::test]
     async fn an_orphan_has_one_owner() {
         let s = setup();
         let mut segment = s.segment(false).await;
@@ -671,7 +756,7 @@ mod tests {
         let other = Disk::new(Roots::open(s.dir.path(), &[]).unwrap(), None);
         let folder = other.roots.resolve("x").unwrap().folder;
         assert!(owned(Orphan::take(&other, &folder, "x").await));
-        drop(segment);
+        drop(segment.abandon().await);
         Orphan::take(&other, &folder, "x").await.unwrap();
     }
 }

@@ -101,6 +101,13 @@ impl Roots {
 
     /// Finds the folder of a `pathToFile`. It has to exist and to be writable.
     pub fn resolve(&self, path_to_file: &str) -> Result<Target, PathError> {
+        let target = self.find(path_to_file)?;
+        check_writable(&target.folder)?;
+        Ok(target)
+    }
+
+    /// Finds the folder of a `pathToFile`, which has to exist.
+    pub fn find(&self, path_to_file: &str) -> Result<Target, PathError> {
         let asked = || path_to_file.to_owned();
         if path_to_file.chars().any(char::is_control) {
             return Err(PathError::ControlCharacter { path: asked() });
@@ -127,7 +134,6 @@ impl Roots {
             .root_of(parent)
             .ok_or_else(|| PathError::Outside { path: path.to_owned(), root: self.media.path.clone() })?;
         let folder = open_below(root, below)?;
-        check_writable(&folder)?;
         Ok(Target { folder: Arc::new(folder), name: name.into() })
     }
 
@@ -135,8 +141,11 @@ impl Roots {
     /// error, and the walk goes on.
     pub fn walk(self: Arc<Self>) -> tokio::sync::mpsc::Receiver<Result<Folder, PathError>> {
         let (folders, walked) = tokio::sync::mpsc::channel(16);
-        tokio::task::spawn_blocking(move || {
-            for root in std::iter::once(&self.media).chain(&self.allowed) {
+        // Each on its own: one may lie on a disk that stalls.
+        for root in 0..=self.allowed.len() {
+            let (roots, folders) = (self.clone(), folders.clone());
+            tokio::task::spawn_blocking(move || {
+                let root = if root == 0 { &roots.media } else { &roots.allowed[root - 1] };
                 let mut todo = vec![PathBuf::new()];
                 while let Some(below) = todo.pop() {
                     let folder = open_below(root, &below).inspect(|folder| {
@@ -149,8 +158,8 @@ impl Roots {
                         return;
                     }
                 }
-            }
-        });
+            });
+        }
         walked
     }
 

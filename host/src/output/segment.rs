@@ -136,15 +136,20 @@ impl Segment {
         let mut first = None;
         for (i, name) in names.enumerate() {
             first.get_or_insert_with(|| name.clone());
-            let Some(claim) = disk.claims.claim(folder, &name) else { continue };
-            let (its_folder, its_name) = (folder.clone(), name.clone());
-            let found = volume.run(move || look(&its_folder, &its_name)).await;
-            let (file, spool) =
-                found.map_err(|errno| PathError::Folder { path: folder.path.clone(), errno })?;
-            let replaces = file && replace_first && i == 0;
-            if spool || (file && !replaces) {
+            // What is taken is not even claimed, as its owner or who repairs it may want to do that.
+            let is_free = async || {
+                let (its_folder, its_name) = (folder.clone(), name.clone());
+                let found = volume.run(move || look(&its_folder, &its_name)).await;
+                let (file, spool) =
+                    found.map_err(|errno| PathError::Folder { path: folder.path.clone(), errno })?;
+                let replaces = file && replace_first && i == 0;
+                Ok((!spool && (!file || replaces)).then_some(replaces))
+            };
+            if is_free().await?.is_none() {
                 continue;
             }
+            let Some(claim) = disk.claims.claim(folder, &name) else { continue };
+            let Some(replaces) = is_free().await? else { continue };
             return Ok(Self {
                 folder: folder.clone(),
                 replaces,
@@ -383,7 +388,9 @@ impl Segment {
             true => Ok(bytes),
             false => Err(Errno::IO),
         };
-        let result = self.volume.run(read).await;
+        // When what was written is there; not between the writes of others.
+        self.volume.run(|| ()).await;
+        let result = self.volume.run_slow(read).await;
         self.check()?;
         result.map_err(|errno| self.fail(&self.outputs[id].name, "read", errno))
     }
@@ -401,7 +408,6 @@ impl Segment {
         let (durable, its_name) = (self.durable.clone(), output.name.clone());
         let resize = move || {
             let fail = |errno| durable.fail(&its_name, "make room in front", errno);
-            durable.release()?;
             let size = file.size().map_err(fail)?;
             durable.record(&Record::Resize(journal::Resize { output: id, from, to: head, size }))?;
             let file = headroom::resize(&*folder.dir, &name, &file, from, head).map_err(fail)?;
@@ -414,7 +420,7 @@ impl Segment {
             durable.record(&Record::Resized(journal::Resized { output: id, head, inode }))?;
             Ok(file)
         };
-        self.outputs[id].file = self.volume.run_slow(resize).await?;
+        self.outputs[id].file = self.volume.run_long(resize).await?;
         self.outputs[id].head = head;
         Ok(())
     }
@@ -429,6 +435,13 @@ impl Segment {
         self.check()?;
         self.overwrite(id, "write the head", bytes, offset).await;
         Ok(())
+    }
+
+    /// The segment is about to be closed: gives back the room that was kept for that.
+    pub async fn begin_to_close(&mut self) -> Result<(), OutputError> {
+        self.settle().await?;
+        let durable = self.durable.clone();
+        self.volume.run_slow(move || durable.release()).await
     }
 
     /// Says that a spool becomes the main file.
@@ -466,7 +479,6 @@ impl Segment {
         let (journal, durable) = (self.journal.then(|| self.file_name(JOURNAL)), self.durable.clone());
         let work = move || {
             let fail = |errno| durable.fail("", "finish", errno);
-            durable.release()?;
             sync.iter().try_for_each(|file| file.sync()).map_err(fail)?;
             if let Some(from) = from {
                 if sidecars {
@@ -564,8 +576,11 @@ fn begin_journal(
         }
         Ok(journal)
     };
-    begin().inspect_err(|_| {
-        let _ = folder.remove(name);
+    begin().inspect_err(|&errno| {
+        // Who has it locked removes it.
+        if errno != Errno::BUSY {
+            let _ = folder.remove(name);
+        }
     })
 }
 

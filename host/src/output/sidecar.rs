@@ -40,7 +40,7 @@ impl Segment {
             }
             Ok(hex(&hasher.finalize()))
         };
-        let sha256 = self.volume.run_slow(digest).await;
+        let sha256 = self.volume.run_long(digest).await;
         let sha256 = sha256.map_err(|errno| self.durable.fail(MANIFEST, "read the file", errno))?;
         let id = match self.find(MANIFEST) {
             // A close that was cut off made it, and repair has emptied it.

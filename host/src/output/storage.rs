@@ -202,7 +202,8 @@ impl Directory for RealDirectory {
 
     fn space(&self) -> Result<Space, Errno> {
         let stat = rustix::fs::fstatvfs(&self.0)?;
-        Ok(Space { total: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { total: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })
     }
 }
 

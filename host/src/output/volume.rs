@@ -14,8 +14,9 @@ use crate::sync::lock;
 
 /// Bytes that may wait for one volume, over all its recordings; who writes more waits.
 const MAX_QUEUED: usize = 64 << 20;
-/// Slow jobs at once on one volume.
-const SLOW_JOBS: usize = 2;
+/// Jobs at once on one volume that wait for the disk, and such that go through whole files.
+const SLOW_JOBS: usize = 8;
+const LONG_JOBS: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -64,6 +65,7 @@ pub struct Volume {
     jobs: mpsc::Sender<Job>,
     room: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    long: Arc<Semaphore>,
     /// New things to be synced at intervals; `None` if there are no intervals.
     syncs: Option<mpsc::Sender<Weak<dyn SyncPoint>>>,
 }
@@ -95,6 +97,7 @@ impl Volume {
             jobs,
             room: Arc::new(Semaphore::new(MAX_QUEUED)),
             slow: Arc::new(Semaphore::new(SLOW_JOBS)),
+            long: Arc::new(Semaphore::new(LONG_JOBS)),
             syncs,
         })
     }
@@ -118,7 +121,20 @@ impl Volume {
     /// Does slow work off the volume's thread and waits for its result. It runs beside queued work, so
     /// what it builds on has to be done: call after a [`Volume::run`].
     pub async fn run_slow<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let permit = self.slow.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.run_with(&self.slow, work).await
+    }
+
+    /// The same for work that goes through whole files, so that nothing else waits behind it.
+    pub async fn run_long<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.run_with(&self.long, work).await
+    }
+
+    async fn run_with<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         // The permit goes with the work, which goes on when nobody waits for it any more.
         let work = move || (work(), drop(permit)).0;
         tokio::task::spawn_blocking(work).await.expect("disk work does not panic")

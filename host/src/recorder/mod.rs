@@ -32,6 +32,9 @@ use crate::{
     sync::lock,
 };
 
+/// How long a command waits for files to be closed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What `record` asked for, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -522,9 +525,16 @@ impl Recordings {
     }
 }
 
+/// Stops runs and waits until their files are complete, but not for ever: a disk may stall. They are closed all the
+/// same when it goes on.
 async fn stop(runs: Vec<RunHandle>) {
     runs.iter().for_each(|run| run.stop.cancel());
-    for run in runs {
-        run.done.cancelled().await;
+    let all = async {
+        for run in runs {
+            run.done.cancelled().await;
+        }
+    };
+    if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
+        tracing::warn!("a recording that was stopped is still being closed; its disk is slow");
     }
 }

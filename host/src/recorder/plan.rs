@@ -235,6 +235,8 @@ pub struct Plan {
     need_key: Option<Option<i64>>,
     /// Everything is left out until a segment can start.
     resuming: bool,
+    /// Since when, in run time, if a frame could have begun it but for being none to begin with.
+    resuming_since_ms: Option<i64>,
     /// Nothing can be written.
     halted: bool,
     /// What is in `lost` was lost for that, at least the last of it.
@@ -316,6 +318,7 @@ impl Plan {
             short: 0,
             need_key: None,
             resuming: false,
+            resuming_since_ms: None,
             halted: false,
             was_halted: false,
             skipped: Gap::default(),
@@ -448,6 +451,7 @@ impl Plan {
         }
         self.lost = Some(lost);
         self.resuming = true;
+        self.resuming_since_ms = None;
     }
 
     /// Things can be written again: a segment begins at the next key frame.
@@ -623,7 +627,7 @@ impl Plan {
             gather.push(sample);
         } else if self.open.is_some() {
             self.go_on(sample, lead, key, now);
-        } else if self.halted || (self.resuming && !(lead && key)) {
+        } else if self.halted || (self.resuming && !(lead && (key || self.waited_long(&sample)))) {
             match (&mut self.lost, self.halted) {
                 (Some(lost), _) => extend(lost, &sample),
                 (lost @ None, true) => extend(lost.insert(Gap::default()), &sample),
@@ -631,9 +635,20 @@ impl Plan {
             }
         } else {
             self.resuming = false;
+            self.resuming_since_ms = None;
             self.begin_gather(sample, now);
         }
         self.gathered_if_ready(now);
+    }
+
+    /// Whether a segment that is to begin again has waited for a key frame so long that any frame will do.
+    fn waited_long(&mut self, sample: &Sample) -> bool {
+        let waited_ms = sample.dts_ms - *self.resuming_since_ms.get_or_insert(sample.dts_ms);
+        let long = waited_ms >= self.policy.key_wait_ms();
+        if long {
+            self.steps.push_back(Step::Note(Note::NoKeyFrame { waited_ms }));
+        }
+        long
     }
 
     /// Reports what was done to a sample's time, and ends the segment before it if it has to.

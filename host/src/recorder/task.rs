@@ -119,7 +119,7 @@ impl Run {
     pub(super) async fn record(self, subscription: Subscription) -> Result<(), RunError> {
         let settings = &self.recording.settings;
         let (roots, path) = (self.disk.roots.clone(), settings.path_to_file.clone());
-        let target = blocking(move || roots.resolve(&path)).await.map_err(RecordError::Path)?;
+        let target = blocking(move || roots.find(&path)).await.map_err(RecordError::Path)?;
         let policy = Policy {
             chunk_ms: (settings.chunk_length > 0).then(|| i64::from(settings.chunk_length) * 1000),
             wait_for_key: settings.wait_for_idr,
@@ -189,7 +189,11 @@ impl Running {
         }
         let deadline = tokio::time::Instant::now() + config.reconnect_window;
         let closing = &mut self.closing;
-        let closed = async { while closing.join_next().await.is_some() {} };
+        let closed = async {
+            while let Some(result) = closing.join_next().await {
+                said(result);
+            }
+        };
         // What has come is recorded, also when we are to stop.
         let mut next = handover.take();
         let mut away = None;
@@ -293,7 +297,9 @@ impl Running {
 
     /// Waits until all segments are complete.
     async fn closed(&mut self) {
-        while self.closing.join_next().await.is_some() {}
+        while let Some(result) = self.closing.join_next().await {
+            said(result);
+        }
     }
 
     /// Does what the plan says.
@@ -489,7 +495,7 @@ impl Running {
             ..Manifest::default()
         });
         while self.closing.len() >= MAX_CLOSING {
-            self.closing.join_next().await;
+            self.closing.join_next().await.into_iter().for_each(said);
         }
         self.closing.spawn(async move {
             let stream = &recording.settings.local_stream_name;
@@ -675,6 +681,13 @@ impl NoteRate {
         self.lines += 1;
         self.last = Some(Instant::now());
         true
+    }
+}
+
+/// Says that a close has a fault of ours. Its files are finished by the next start.
+fn said(result: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "internal error: a segment was not closed; the next start finishes it");
     }
 }
 

@@ -821,6 +821,25 @@ fn while_nothing_can_be_written_all_is_lost_and_then_a_key_frame_begins_another_
 }
 
 #[test]
+fn a_stream_without_another_key_frame_is_recorded_again_all_the_same() {
+    let mut run = Run::new(policy(), false);
+    run.push(tracks(&[track(VIDEO, b"v")], true, false), 0);
+    for dts in (0..30_000).step_by(40) {
+        run.sample(VIDEO, dts, dts == 0);
+        if dts == 2000 {
+            run.plan.halt("disk");
+            run.steps.extend(std::iter::from_fn(|| run.plan.step()));
+        }
+        if dts == 4000 {
+            run.plan.carry_on();
+        }
+    }
+    assert!(run.notes().contains(&Note::NoKeyFrame { waited_ms: 10_000 }), "{:?}", run.notes());
+    let segments = run.end();
+    assert_eq!((segments.len(), segments[1].samples[0]), (2, (VIDEO, 14_040)));
+}
+
+#[test]
 fn what_waited_for_a_segment_is_counted_when_nothing_can_be_written() {
     let mut run = Run::new(Policy { chunk_ms: Some(1000), ..policy() }, false);
     run.push(both(), 0);

@@ -145,6 +145,35 @@ fn evo_mp4writer_leaves_alone_what_a_server_owns_and_what_makes_no_sense() {
 }
 
 #[test]
+fn two_recordings_never_own_one_path_however_it_is_spelled() {
+    let server = Server::start();
+    fs::create_dir(server.media("folder")).unwrap();
+    std::os::unix::fs::symlink("folder", server.media("link")).unwrap();
+    let absolute = server.media("folder/cam.mp4").canonicalize().unwrap_or(server.media("folder/cam.mp4"));
+    let ids: Vec<u64> = ["folder/cam", "link/cam", "./folder/./cam.mp4", absolute.to_str().unwrap()]
+        .into_iter()
+        .map(|path| server.record("cam", path, "mp4", ""))
+        .collect();
+    let clip = media::clip();
+    Sender::Own.send(&clip, &server.url("cam"), Pace::Full);
+    server.finish("cam", &ids);
+    let mut names: Vec<_> = fs::read_dir(server.media("folder"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["cam.mp4", "cam_0001.mp4", "cam_0002.mp4", "cam_0003.mp4"]);
+    for name in names {
+        readers::assert_recorded(&clip, &server.media("folder").join(name));
+    }
+    // What one is to overwrite is nobody else's.
+    let taken = server.cli("record localStreamName=cam pathToFile=link/cam type=mp4 overwrite=1");
+    assert!(taken.success, "nobody has it now: {taken:?}");
+    let taken = server.cli("record localStreamName=other pathToFile=folder/cam type=mp4 overwrite=1");
+    assert!(!taken.success && taken.description.contains("cam.mp4"), "{taken:?}");
+}
+
+#[test]
 fn a_manifest_tells_what_is_in_a_file_and_whether_it_is_still_that() {
     let server = Server::start();
     let ids: Vec<u64> = FORMATS.map(|format| server.record("cam", "cam", format, "manifest=1")).into();

@@ -1,15 +1,14 @@
 //! All file I/O of recordings: the only code that touches them on disk.
 //!
-//! Invariants (see `host/design/files.md` for the crash points):
+//! What must stay true, the order of writes and syncs, and what is found after a crash at any of them is written
+//! down in `host/design/files.md`. In short:
 //!
-//! 1. Nothing is written outside the media roots: every file is reached through the descriptor of its
-//!    folder, which was opened below a root by the kernel's own confined resolution ([`path`]).
-//! 2. Two segments never share a file name while one of them lives ([`claim`]), and a file that exists
-//!    is never opened for writing by a new segment.
-//! 3. A spooled segment gets its final name by rename, when it is complete and on disk; its other spools
-//!    are removed after that ([`segment`]).
-//! 4. A journal record is written after the media that it speaks of ([`journal`]).
-//! 5. No disk work happens on a thread that moves samples ([`volume`]).
+//! - [`path`] says where may be written, [`claim`] who owns a name;
+//! - [`segment`] makes a segment's files, [`journal`] is what repair has to know of them, `durable` the order in
+//!   which both get to the disk, [`headroom`] makes room in front of an MP4's media, [`sidecar`] adds the manifest;
+//! - [`orphan`] finds out how far a segment is whole that lost its writer, and cuts it back to that;
+//! - [`volume`] has the threads, [`guard`] looks after room and health;
+//! - [`storage`] is all that is ever asked of the system.
 
 pub mod claim;
 mod durable;

@@ -21,7 +21,7 @@ use super::{
     headroom,
     journal::{self, Commit, Journal, Reader, Record, Start},
     path::Folder,
-    segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, SPOOLS, Segment, clear_up},
+    segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, SPOOLS, Segment, clear_up, file_name},
     sidecar::MANIFEST,
     storage::{Directory, DiskFile},
     volume::Volume,
@@ -394,10 +394,6 @@ fn open(dir: &dyn Directory, name: &str) -> Result<Option<Arc<dyn DiskFile>>, Er
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
-}
-
-fn file_name(name: &str, output: &str) -> String {
-    if output.is_empty() { name.to_owned() } else { format!("{name}.{output}") }
 }
 
 /// What a power cut may have cost, in microseconds.

@@ -526,9 +526,8 @@ impl Segment {
 
     pub(super) fn file_name(&self, output: &str) -> String {
         match output {
-            "" if self.named => self.name.clone(),
-            "" => format!("{}{NEW}", self.name),
-            output => format!("{}.{output}", self.name),
+            "" if !self.named => format!("{}{NEW}", self.name),
+            output => file_name(&self.name, output),
         }
     }
 
@@ -553,6 +552,11 @@ impl Segment {
     fn fail(&self, output: &str, what: &'static str, errno: Errno) -> OutputError {
         self.durable.fail(output, what, errno)
     }
+}
+
+/// The file of an output of the segment with that final name.
+pub(super) fn file_name(name: &str, output: &str) -> String {
+    if output.is_empty() { name.to_owned() } else { format!("{name}.{output}") }
 }
 
 /// Begins a journal that is locked, and durable before anything else of its segment is there.

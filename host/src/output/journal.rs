@@ -48,6 +48,8 @@ const CUT: u8 = 8;
 const MAX_BODY: usize = 16 << 20;
 /// What a reserve is rounded up to.
 const RESERVE_STEP: u64 = 64 << 10;
+/// Bytes that a disk writes whole or not at all.
+const SECTOR: usize = 512;
 /// Bytes read at once.
 const WINDOW: usize = 256 << 10;
 
@@ -320,7 +322,8 @@ pub fn kind(file: &dyn DiskFile) -> Result<Kind, Errno> {
     let known = front.len().min(MAGIC.len());
     Ok(if front.starts_with(MAGIC) {
         Kind::Journal
-    } else if front.iter().all(|&byte| byte == 0) || front == &MAGIC[..known] {
+    } else if front.iter().take(SECTOR).all(|&byte| byte == 0) || front == &MAGIC[..known] {
+        // The first sector may be lost, and others be there.
         Kind::Torn
     } else if front.starts_with(b"RWINFO") {
         Kind::Unknown

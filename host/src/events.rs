@@ -5,7 +5,7 @@
 //! ```
 //!
 //! An event says what is true on disk already. Writing is done by a thread of its own; when the disk is so slow
-//! that more than [`MAX_WAITING`] events wait, further ones are counted and the count is logged.
+//! that more than 4,096 events wait, further ones are counted and the count is logged.
 
 use std::{
     fs::OpenOptions,

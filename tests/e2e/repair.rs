@@ -137,11 +137,14 @@ fn evo_mp4writer_leaves_alone_what_a_server_owns_and_what_makes_no_sense() {
     drop(sender);
     assert_whole(&server.media("cam.mp4"), "mp4");
 
-    fs::write(server.media("odd.mp4.info"), "not a journal").unwrap();
+    fs::write(server.media("film.info"), "of somebody else").unwrap();
+    assert_eq!(evo_mp4writer(&["-path", server.media("film").to_str().unwrap()]).0, Some(2));
+    fs::write(server.media("odd.mp4.info"), "RWINFO99, of a version to come").unwrap();
     fs::write(server.media("odd.mp4.mdat"), "media").unwrap();
     let (code, text) = evo_mp4writer(&["-path", server.media("odd").to_str().unwrap()]);
     assert!(code == Some(4) && text.contains("kept"), "{code:?} {text}");
     assert_eq!(fs::read(server.media("odd.mp4.mdat")).unwrap(), b"media");
+    assert!(server.media("film.info").exists());
 }
 
 #[test]

@@ -195,6 +195,13 @@ impl Durable {
         for (output, synced) in lock(&self.state).outputs.iter_mut().zip(&outputs) {
             output.synced = synced.committed;
         }
+        // Media in a spool is not read again, and a file that memory holds in large part is slow to shift. What
+        // lies beside it is small, and read when the segment closes.
+        if outputs.len() > 1
+            && let Some(media) = outputs.iter().max_by_key(|output| output.committed)
+        {
+            media.file.forget(media.committed);
+        }
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use rustix::{
-    fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, SeekFrom},
+    fs::{Advice, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, SeekFrom},
     io::Errno,
 };
 
@@ -76,6 +76,9 @@ pub trait DiskFile: Debug + Send + Sync {
 
     /// Makes what was written durable, and what is needed to read it; not the file's name.
     fn sync(&self) -> Result<(), Errno>;
+
+    /// Says that the first `len` bytes, which are durable, will not be read soon, so that memory need not hold them.
+    fn forget(&self, _len: u64) {}
 
     /// Takes disk space for `len` bytes behind the file's end without changing its size. What is written
     /// there later needs no more.
@@ -247,6 +250,11 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> Result<(), Errno> {
         retry(|| rustix::fs::fdatasync(&self.0))
+    }
+
+    fn forget(&self, len: u64) {
+        // An advice; nothing depends on it.
+        let _ = rustix::fs::fadvise(&self.0, 0, std::num::NonZeroU64::new(len), Advice::DontNeed);
     }
 
     fn reserve(&self, len: u64) -> Result<(), Errno> {

@@ -300,16 +300,7 @@ fn manifest(version: &Version, start: &Start, found: &Repair, saved_ms: u64) -> 
         ..manifest::Track::default()
     };
     Manifest {
-        manifest_version: manifest::VERSION,
-        file: start.file.clone(),
-        format: start.format.clone(),
-        component_version: version.manifest.version.clone(),
-        component_sha256: version.sha256.clone(),
-        config_id: start.config_id,
-        local_stream_name: start.stream.clone(),
-        segment: start.segment,
         reason: "recovered".into(),
-        start: Moment::new(start.epoch_us, start.origin_ms),
         end: Moment::new(
             start.epoch_us.saturating_add(saved_ms.saturating_mul(1000)),
             start.origin_ms.saturating_add(saved_ms),
@@ -321,7 +312,7 @@ fn manifest(version: &Version, start: &Start, found: &Repair, saved_ms: u64) -> 
             lost_ms: found.lost_ms,
             damaged: found.damaged,
         }),
-        ..Manifest::default()
+        ..Manifest::begin(version, start)
     }
 }
 
@@ -425,26 +416,16 @@ impl Repairs {
 
     /// Repairs an orphan after a while, and again and again if the disk does not allow it.
     async fn orphan(&self, folder: Arc<Folder>, name: String, mut wait: Duration, given: Option<u64>) {
-        let Inner { disk, formats, .. } = &*self.0;
-        let room = lock(&self.0.room)
-            .entry(folder.id.0)
-            .or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)))
-            .clone();
         let _counted = Counted::new(&self.0.unfinished);
         loop {
             tokio::time::sleep(wait).await;
-            let permit = room.acquire().await;
-            let result = repair(disk, formats, &folder, &name).await;
-            drop(permit);
-            let error = match result {
-                Ok(repair) => return self.done(repair.of(given)),
-                // Somebody else did it.
-                Err(RepairError::Orphan(OrphanError::Disk(error))) if error.errno == Errno::NOENT => return,
+            let error = match self.attempt(&folder, &name, given).await {
+                Ok(()) => return,
                 // Its owner takes care of it. If that fails, it is for us.
                 Err(RepairError::Orphan(OrphanError::Owned(path))) => {
                     tracing::debug!(path = %path.display(), "has an owner");
                     let repairs = self.clone();
-                    tokio::spawn(async move { repairs.when_free(folder, name).await });
+                    tokio::spawn(async move { repairs.when_free(folder, name, given).await });
                     return;
                 }
                 Err(error) => error,
@@ -457,18 +438,30 @@ impl Repairs {
     }
 
     /// Looks again and again whether what has an owner is still there, and has lost it.
-    async fn when_free(&self, folder: Arc<Folder>, name: String) {
-        let Inner { disk, formats, .. } = &*self.0;
+    async fn when_free(&self, folder: Arc<Folder>, name: String, given: Option<u64>) {
         let mut wait = RETRY.0;
         loop {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY.1);
-            match repair(disk, formats, &folder, &name).await {
-                Ok(repair) => return self.done(repair),
-                Err(RepairError::Orphan(OrphanError::Disk(error))) if error.errno == Errno::NOENT => return,
-                Err(_) => {}
+            if self.attempt(&folder, &name, given).await.is_ok() {
+                return;
             }
         }
+    }
+
+    /// Repairs an orphan in its turn; fine if somebody else did it.
+    async fn attempt(&self, folder: &Arc<Folder>, name: &str, given: Option<u64>) -> Result<(), RepairError> {
+        let room = lock(&self.0.room)
+            .entry(folder.id.0)
+            .or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)))
+            .clone();
+        let _permit = room.acquire().await;
+        match repair(&self.0.disk, &self.0.formats, folder, name).await {
+            Ok(repair) => self.done(repair.of(given)),
+            Err(RepairError::Orphan(OrphanError::Disk(error))) if error.errno == Errno::NOENT => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn done(&self, repair: Repair) {

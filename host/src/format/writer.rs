@@ -178,6 +178,11 @@ impl Writer {
         &self.version
     }
 
+    /// What the segment started from.
+    pub fn start(&self) -> &journal::Start {
+        &self.session().start
+    }
+
     /// Where the segment is written to.
     pub fn path(&self) -> std::path::PathBuf {
         self.session().segment.path()

@@ -119,13 +119,9 @@ impl Durable {
         }
         let mut checksums = Vec::with_capacity(writes.len());
         for write in &writes {
-            let (name, file) = {
-                let state = lock(&self.state);
-                let output = &state.outputs[write.output];
-                (output.name.clone(), output.file.clone())
-            };
+            let file = lock(&self.state).outputs[write.output].file.clone();
             if let Err(errno) = file.write_at(&write.pieces, write.at) {
-                self.fail(&name, "write", errno);
+                self.fail_output(write.output, "write", errno);
                 return;
             }
             let mut hasher = crc32fast::Hasher::new();
@@ -151,15 +147,19 @@ impl Durable {
         if self.failed() {
             return;
         }
-        let (name, file) = {
+        let file = {
             let mut state = lock(&self.state);
             state.dirty = true;
-            let output = &state.outputs[output];
-            (output.name.clone(), output.file.clone())
+            state.outputs[output].file.clone()
         };
         if let Err(errno) = file.write_at(&[bytes.into()], at) {
-            self.fail(&name, what, errno);
+            self.fail_output(output, what, errno);
         }
+    }
+
+    fn fail_output(&self, output: OutputId, what: &'static str, errno: Errno) {
+        let name = lock(&self.state).outputs[output].name.clone();
+        self.fail(&name, what, errno);
     }
 
     /// A sync point: makes the outputs durable, then says so in the journal and makes that durable.

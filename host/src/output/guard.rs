@@ -182,6 +182,15 @@ impl Guard {
         self.0.change(|machine| machine.report(errno));
     }
 
+    /// The same for an error that may not be the disk's; whether it is.
+    pub fn heed(&self, errno: Errno) -> bool {
+        let trouble = is_trouble(errno);
+        if trouble {
+            self.report(errno);
+        }
+        trouble
+    }
+
     /// What is known now.
     pub fn view(&self) -> View {
         *self.0.view.borrow()
@@ -195,11 +204,6 @@ impl Guard {
     /// To follow the state.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.0.view.subscribe()
-    }
-
-    /// Waits until recording may begin or go on.
-    pub async fn usable(&self) {
-        self.watch().wait_for(View::is_usable).await.expect("the guard has the sender");
     }
 }
 
@@ -761,7 +765,7 @@ mod tests {
         assert!(Arc::ptr_eq(&guard.0, &same.0));
         guard.watch().wait_for(|view| view.state == State::Full).await.unwrap();
         *lock(&folder.space) = Ok(space(1000 * MIB, 500 * MIB));
-        guard.usable().await;
+        guard.watch().wait_for(View::is_usable).await.unwrap();
         assert_eq!(same.state(), State::Good);
         assert_eq!(folder.names().unwrap(), ["x.mp4"], "what a killed server's probe left is gone");
 

@@ -12,6 +12,8 @@
 
 pub mod claim;
 mod durable;
+#[cfg(test)]
+mod fixture;
 pub mod guard;
 pub mod headroom;
 pub mod journal;

@@ -189,7 +189,8 @@ struct Story {
 #[derive(Debug, Default)]
 struct Whole {
     commit: Commit,
-    /// The last commit that the journal has.
+    /// When the first commit that the journal has was made, and the last one.
+    first_us: Option<i64>,
     last: Commit,
     damaged: bool,
 }
@@ -316,7 +317,7 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     }
     if whole.commit.samples == 0 {
         if whole.last.samples > 0
-            && whole.last.epoch_us - first_commit_us(&journal)? > tolerated_us(start.sync_ms)
+            && whole.last.epoch_us - whole.first_us.unwrap_or(0) > tolerated_us(start.sync_ms)
         {
             let why = "none of what it holds has the checksums that its journal says".into();
             return Ok(Found::Kept { start: Some(start), why });
@@ -429,16 +430,6 @@ fn read_story(journal: &Arc<dyn DiskFile>) -> Result<Story, Errno> {
     Ok(story)
 }
 
-fn first_commit_us(journal: &Arc<dyn DiskFile>) -> Result<i64, Errno> {
-    let Some(mut reader) = Reader::open(journal.clone())? else { return Ok(0) };
-    while let Some(record) = reader.record()? {
-        if let Record::Commit(commit) = record {
-            return Ok(commit.epoch_us);
-        }
-    }
-    Ok(0)
-}
-
 /// Finds out how long the head of an output is, and makes it one that is whole and, if it grew, empty.
 fn settle(
     mut output: OutputFile,
@@ -494,6 +485,7 @@ fn how_far(
             }
             _ => continue,
         };
+        whole.first_us.get_or_insert(commit.epoch_us);
         let is_synced = commit
             .outputs
             .iter()
@@ -550,22 +542,9 @@ fn holds(before: &Commit, commit: &Commit, outputs: &[OutputFile]) -> Result<boo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Roots;
+    use crate::output::{Roots, fixture::Media};
 
-    struct Setup {
-        dir: tempfile::TempDir,
-        disk: Disk,
-        folder: Arc<Folder>,
-    }
-
-    fn setup() -> Setup {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::new(Roots::open(dir.path(), &[]).unwrap(), None);
-        let folder = disk.roots.resolve("x").unwrap().folder;
-        Setup { dir, disk, folder }
-    }
-
-    impl Setup {
+    impl Media {
         async fn segment(&self, replaces: bool) -> Segment {
             let names = std::iter::once("x".to_owned());
             Segment::claim(&self.disk, &self.folder, names, replaces).await.unwrap()
@@ -573,16 +552,6 @@ mod tests {
 
         async fn take(&self) -> Found {
             Orphan::take(&self.disk, &self.folder, "x").await.unwrap().cut_back().await.unwrap()
-        }
-
-        fn files(&self) -> Vec<String> {
-            let mut names = self.folder.dir.names().unwrap();
-            names.sort();
-            names
-        }
-
-        fn read(&self, name: &str) -> Vec<u8> {
-            std::fs::read(self.dir.path().join(name)).unwrap()
         }
 
         /// Overwrites a byte behind the journal's back.
@@ -611,7 +580,7 @@ mod tests {
     #[tokio::test]
     async fn everything_that_holds_is_kept() {
         for (damaged, kept) in [(None, 3), (Some(8), 2), (Some(7), 1), (Some(1), 3)] {
-            let s = setup();
+            let s = Media::new();
             let mut segment = s.segment(false).await;
             write(&mut segment, "", Role::Main).await;
             drop(segment.abandon().await);
@@ -639,7 +608,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_was_begun_is_empty_again_and_the_media_is_where_it_was() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.segment(false).await;
         write(&mut segment, "mdat", Role::Spool).await;
         segment.resize_head(0, 12_288).await.unwrap();
@@ -654,7 +623,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_made_of_nothing() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.segment(false).await;
         segment.create("mdat", Role::Spool, &start(2000)).await.unwrap();
         drop(segment.abandon().await);
@@ -670,7 +639,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_older_file_is_not_taken_for_the_one_that_was_to_replace_it() {
-        let s = setup();
+        let s = Media::new();
         std::fs::write(s.dir.path().join("x"), "old").unwrap();
         let mut segment = s.segment(true).await;
         let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
@@ -693,7 +662,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_called_like_a_journal_and_is_none_is_let_be() {
-        let s = setup();
+        let s = Media::new();
         for (name, text, listed) in [
             ("film.info", "<movie>", false),
             ("later.info", "RWINFO99 and more", true),
@@ -713,7 +682,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_power_cut_explains_is_not_cut_off() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.segment(false).await;
         let mdat = segment.create("mdat", Role::Spool, &start(1)).await.unwrap();
         let track = segment.create("track1", Role::Spool, &start(1)).await.unwrap();
@@ -743,7 +712,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_orphan_has_one_owner() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.segment(false).await;
         write(&mut segment, "", Role::Main).await;
         let owned = |result| matches!(result, Err(OrphanError::Owned(_)));

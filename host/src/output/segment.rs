@@ -609,42 +609,16 @@ fn look(folder: &Folder, name: &str) -> Result<(bool, bool), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Roots;
+    use crate::output::fixture::Media;
 
-    struct Setup {
-        dir: tempfile::TempDir,
-        disk: Disk,
-        folder: Arc<Folder>,
-    }
-
-    fn setup() -> Setup {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::new(Roots::open(dir.path(), &[]).unwrap(), None);
-        let folder = disk.roots.resolve("x").unwrap().folder;
-        Setup { dir, disk, folder }
-    }
-
-    impl Setup {
+    impl Media {
         async fn claim(&self, replace_first: bool) -> Result<Segment, PathError> {
             let names = ["x.flv".to_owned(), "x_0001.flv".into(), "x_0002.flv".into()];
             Segment::claim(&self.disk, &self.folder, names.into_iter(), replace_first).await
         }
 
-        fn files(&self) -> Vec<String> {
-            let mut names: Vec<_> = std::fs::read_dir(self.dir.path())
-                .unwrap()
-                .map(|e| e.unwrap().file_name().into_string().unwrap())
-                .collect();
-            names.sort();
-            names
-        }
-
         fn put(&self, name: &str) {
             std::fs::write(self.dir.path().join(name), "old").unwrap();
-        }
-
-        fn read(&self, name: &str) -> Vec<u8> {
-            std::fs::read(self.dir.path().join(name)).unwrap()
         }
     }
 
@@ -660,7 +634,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_main_file_grows_is_patched_and_read_back() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
         let main = segment.create("", Role::Main, &start(0)).await.unwrap();
         assert_eq!(segment.append(main, ["head".into(), "er".into()]).unwrap(), 0);
@@ -678,7 +652,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_spool_is_promoted_and_the_others_go() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
         let start = start(4096);
         let mdat = segment.create("mdat", Role::Spool, &start).await.unwrap();
@@ -705,7 +679,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_in_use_are_passed_over() {
-        let s = setup();
+        let s = Media::new();
         let first = s.claim(true).await.unwrap();
         assert_eq!(first.name(), "x.flv");
         s.put("x_0001.flv.info");
@@ -725,7 +699,7 @@ mod tests {
 
     #[tokio::test]
     async fn replacing_begins_a_new_file() {
-        let s = setup();
+        let s = Media::new();
         s.put("x.flv");
         let mut segment = s.claim(true).await.unwrap();
         let main = segment.create("", Role::Main, &start(0)).await.unwrap();
@@ -759,7 +733,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_never_began_leaves_nothing() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
         segment.create("mdat", Role::Spool, &start(0)).await.unwrap();
         segment.create("notes", Role::Sidecar, &start(0)).await.unwrap();
@@ -769,7 +743,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_patch_of_what_is_not_synced_makes_a_sync_point() {
-        let s = setup();
+        let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
         let main = segment.create("", Role::Main, &start(0)).await.unwrap();
         segment.append(main, ["0123".into()]).unwrap();

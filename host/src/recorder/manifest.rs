@@ -10,7 +10,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::media::{Kind, Sample};
+use crate::{
+    format::Version,
+    media::{Kind, Sample},
+    output::journal::Start,
+};
 
 /// The layout's version.
 pub const VERSION: u32 = 1;
@@ -107,6 +111,22 @@ pub struct Repair {
 }
 
 impl Manifest {
+    /// What is known from the start of a segment that this component closes.
+    pub fn begin(version: &Version, start: &Start) -> Self {
+        Self {
+            manifest_version: VERSION,
+            file: start.file.clone(),
+            format: start.format.clone(),
+            component_version: version.manifest.version.clone(),
+            component_sha256: version.sha256.clone(),
+            config_id: start.config_id,
+            local_stream_name: start.stream.clone(),
+            segment: start.segment,
+            start: Moment::new(start.epoch_us, start.origin_ms),
+            ..Self::default()
+        }
+    }
+
     /// As text.
     pub fn to_json(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("plain data is valid JSON");

@@ -19,12 +19,7 @@ use super::{
 use crate::{
     format::{Begin, End, Failed, FormatError, Formats, HEAD_ALIGN, Writer},
     media::{Kind, Sample, Track},
-    output::{
-        Disk, PathError, Segment, Target,
-        guard::{self, Guard},
-        orphan::Orphan,
-        path::Folder,
-    },
+    output::{Disk, PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder},
     registry::{BatchLimits, Subscription},
     repair::Repairs,
 };
@@ -103,9 +98,6 @@ struct Running {
 /// The segment that is being written.
 struct Current {
     writer: Writer,
-    number: u64,
-    /// Wall clock at the origin.
-    epoch_us: i64,
     origin_ms: i64,
     samples: u64,
     last_ms: i64,
@@ -189,18 +181,13 @@ impl Running {
         }
         let deadline = tokio::time::Instant::now() + config.reconnect_window;
         let closing = &mut self.closing;
-        let closed = async {
-            while let Some(result) = closing.join_next().await {
-                said(result);
-            }
-        };
         // What has come is recorded, also when we are to stop.
         let mut next = handover.take();
         let mut away = None;
         if next.is_none() {
             tokio::select! {
                 came = handover.next(deadline) => next = Some(came?),
-                () = closed => away = recording.away(*stream_id),
+                () = all(closing) => away = recording.away(*stream_id),
                 () = stop.cancelled() => next = Some(handover.take()?),
             }
         }
@@ -290,16 +277,12 @@ impl Running {
             SegmentError::Format(error) => error.disk_error().map(|error| error.errno),
             _ => None,
         };
-        let trouble = errno.filter(|&errno| guard::is_trouble(errno));
-        trouble.into_iter().for_each(|errno| self.guard.report(errno));
-        trouble.is_some()
+        errno.is_some_and(|errno| self.guard.heed(errno))
     }
 
     /// Waits until all segments are complete.
     async fn closed(&mut self) {
-        while let Some(result) = self.closing.join_next().await {
-            said(result);
-        }
+        all(&mut self.closing).await;
     }
 
     /// Does what the plan says.
@@ -405,8 +388,6 @@ impl Running {
         });
         self.segment = Some(Current {
             writer,
-            number,
-            epoch_us,
             origin_ms,
             samples: 0,
             last_ms: origin_ms,
@@ -465,10 +446,13 @@ impl Running {
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
         let Some(current) = self.segment.take() else { return Ok(()) };
-        let Current { writer, number, epoch_us, origin_ms, samples, tally, .. } = current;
-        let (version, file) = (writer.version().clone(), writer.path());
+        let Current { writer, origin_ms, samples, tally, .. } = current;
+        let version = writer.version().clone();
+        let manifest =
+            self.run.recording.settings.manifest.then(|| Manifest::begin(&version, writer.start()));
         let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
         let begun = Instant::now();
+        let epoch_us = writer.start().epoch_us;
         let closing = writer.finish(End { reason, tracks: ends }).await;
         let closing = closing.map_err(|failed| failed.with_given(samples))?;
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
@@ -477,22 +461,13 @@ impl Running {
         let (repairs, folder, guard) =
             (self.run.repairs.clone(), self.target.folder.clone(), self.guard.clone());
         let gaps = std::mem::take(&mut self.gaps);
-        let manifest = recording.settings.manifest.then(|| Manifest {
-            manifest_version: manifest::VERSION,
-            file: file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-            format: version.manifest.format.clone(),
-            component_version: version.manifest.version.clone(),
-            component_sha256: version.sha256.clone(),
-            config_id: recording.config_id,
-            local_stream_name: recording.settings.local_stream_name.clone(),
-            segment: number,
+        let manifest = manifest.map(|begun| Manifest {
             reason: reason.into(),
-            start: Moment::new(epoch_us, origin_ms),
             end: Moment::new(epoch_us + (end_ms - origin_ms) * 1000, end_ms),
             tracks: tally.into_tracks(),
             gaps: gaps.listed,
             more_gaps: gaps.more,
-            ..Manifest::default()
+            ..begun
         });
         while self.closing.len() >= MAX_CLOSING {
             self.closing.join_next().await.into_iter().for_each(said);
@@ -510,8 +485,8 @@ impl Running {
             let finished = match async { closing?.complete().await }.await {
                 Ok(finished) => finished,
                 Err(Failed { error, orphan }) => {
-                    if let Some(disk) = error.disk_error().filter(|e| guard::is_trouble(e.errno)) {
-                        guard.report(disk.errno);
+                    if let Some(disk) = error.disk_error() {
+                        guard.heed(disk.errno);
                     }
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
                     return repairs.given_up(folder, orphan.with_given(samples)).await;
@@ -681,6 +656,13 @@ impl NoteRate {
         self.lines += 1;
         self.last = Some(Instant::now());
         true
+    }
+}
+
+/// Waits until all closes are through. Cancel safe.
+async fn all(closing: &mut JoinSet<()>) {
+    while let Some(result) = closing.join_next().await {
+        said(result);
     }
 }
 

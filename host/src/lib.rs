@@ -22,4 +22,5 @@ pub mod registry;
 pub mod repair;
 pub mod rtmp;
 pub mod server;
+pub mod store;
 mod sync;

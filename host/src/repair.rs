@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
-    events::Events,
+    events::{Event, Events},
     format::{self, Formats, Version},
     output::{
         Disk, Segment, guard,
@@ -466,7 +466,7 @@ impl Repairs {
 
     fn done(&self, repair: Repair) {
         repair.log();
-        self.0.events.send("recordRecovered", repair.to_json());
+        self.0.events.send(Event::new("recordRecovered", repair.to_json()));
         let mut done = lock(&self.0.done);
         done.push_back(repair);
         if done.len() > REMEMBERED {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     control::{self, server},
-    events::Events,
+    events::{Event, Events},
     format::{Engine, Formats, limits::Limits},
     output::{
         Disk, Roots,
@@ -28,6 +28,7 @@ use crate::{
     registry::Registry,
     repair::Repairs,
     rtmp,
+    store::Store,
 };
 
 /// How long a stop waits for publishers to be gone, before files are closed.
@@ -60,6 +61,16 @@ pub async fn serve(
         .await
         .context("loading the embedded formats")?;
 
+    let opened = Store::open(&data)?;
+    if let Some((aside, damage)) = &opened.set_aside {
+        tracing::error!(
+            set_aside = %aside.display(),
+            damage,
+            "the database was damaged; a new one is begun, and what was kept in it has to be ordered again"
+        );
+    }
+    let store = opened.store;
+
     let registry = Registry::new(recorder.reconnect_window);
     let events = match &config.event_log {
         Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
@@ -70,11 +81,17 @@ pub async fn serve(
     let thresholds = Thresholds { warn: config.disk_warn, stop: config.disk_stop };
     let disk = Disk::new(roots, Some(sync_interval).filter(|interval| !interval.is_zero()))
         .guarded(Guards::new(thresholds, disk_events(events.clone())));
-    let repairs = Repairs::new(disk.clone(), formats.clone(), events);
+    let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
     let claims = disk.claims.clone();
     let recordings = Recordings::new(registry.clone(), formats.clone(), disk, repairs.clone(), recorder);
-    let context =
-        Arc::new(control::Context::new(registry.clone(), recordings.clone(), repairs.clone(), stop.clone()));
+    let context = Arc::new(control::Context::new(
+        registry.clone(),
+        recordings.clone(),
+        repairs.clone(),
+        events,
+        store,
+        stop.clone(),
+    ));
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {
@@ -145,7 +162,7 @@ fn disk_events(events: Events) -> Arc<guard::Hook> {
             "totalBytes": space.map(|space| space.total),
             "error": change.to.errno.map(path::describe),
         });
-        events.send(change.to.state.event(), payload);
+        events.send(Event::new(change.to.state.event(), payload));
     })
 }
 

@@ -21,9 +21,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{recorder::Recordings, registry::Registry, repair::Repairs};
+use crate::{events::Events, recorder::Recordings, registry::Registry, repair::Repairs, store::Store};
 use parse::{Line, ParseError, Value};
-use reply::Reply;
+use reply::{Fault, Reply};
+use table::Role;
 
 /// What commands act on.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Context {
     pub registry: Registry,
     pub recordings: Recordings,
     pub repairs: Repairs,
+    pub events: Events,
+    pub store: Store,
     pub version: Version,
     pub limits: Limits,
     /// Stops the server when a command cancels it.
@@ -43,10 +46,12 @@ impl Context {
         registry: Registry,
         recordings: Recordings,
         repairs: Repairs,
+        events: Events,
+        store: Store,
         shutdown: CancellationToken,
     ) -> Self {
         let (version, limits) = (Version::default(), Limits::default());
-        Self { registry, recordings, repairs, version, limits, shutdown }
+        Self { registry, recordings, repairs, events, store, version, limits, shutdown }
     }
 }
 
@@ -108,25 +113,42 @@ impl Default for Limits {
     }
 }
 
-/// Runs a command line that came from `far`, or says what is wrong with it.
+/// Who sends a command.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub far: SocketAddr,
+    pub role: Role,
+    /// By what name a token knows it; none on the loopback interface.
+    pub name: Option<String>,
+}
+
+impl Caller {
+    /// Somebody on this machine, who may do anything.
+    pub fn local(far: SocketAddr) -> Self {
+        Self { far, role: Role::Admin, name: None }
+    }
+}
+
+/// Runs a command line of a caller's, or says what is wrong with it.
 ///
 /// A command runs in a task of its own, to its end even if who asked is gone by then. One that breaks costs
 /// its reply, and no connection.
-pub async fn answer(context: &Arc<Context>, far: SocketAddr, line: Result<Line, ParseError>) -> Reply {
+pub async fn answer(context: &Arc<Context>, caller: &Caller, line: Result<Line, ParseError>) -> Reply {
+    let far = caller.far;
     let name = line.as_ref().map(|line| line.command.clone()).unwrap_or_default();
     let command = {
-        let context = context.clone();
-        tokio::spawn(async move { run(&context, line).await })
+        let (context, role) = (context.clone(), caller.role);
+        tokio::spawn(async move { run(&context, role, line).await })
     };
     let reply = command.await.unwrap_or_else(|error| {
         tracing::error!(%far, command = name, %error, "a command broke");
-        Reply::fail(format!("command {name} broke; the server's log has more"))
+        Reply::fault(Fault::Failed, format!("command {name} broke; the server's log has more"))
     });
     tracing::debug!(%far, command = name, status = ?reply.status, reply.description, "command");
     reply
 }
 
-async fn run(context: &Context, line: Result<Line, ParseError>) -> Reply {
+async fn run(context: &Context, role: Role, line: Result<Line, ParseError>) -> Reply {
     let mut line = match line {
         Ok(line) => line,
         Err(error) => return Reply::fail(format!("Syntax error. {error}")),
@@ -138,13 +160,22 @@ async fn run(context: &Context, line: Result<Line, ParseError>) -> Reply {
         Some(_) => return Reply::fail(table::ArgsError::Invalid(table::COMMAND_ID.name).to_string()),
     };
     let reply = match commands::find(&line.command) {
+        Some(command) if command.role > role => Reply::fault(
+            Fault::Forbidden,
+            format!(
+                "{} needs the role `{}`, and yours is `{}`",
+                command.name,
+                command.role.as_str(),
+                role.as_str()
+            ),
+        ),
         Some(command) => match command.bind(line) {
             Ok(args) => (command.run)(context, args).await,
             Err(error) => Reply::fail(error.to_string()),
         },
         None => {
             let name: String = line.command.chars().take(80).collect();
-            Reply::fail(format!("command {name} not known. Type help for list of commands"))
+            Reply::fault(Fault::NotFound, format!("command {name} not known. Type help for list of commands"))
         }
     };
     Reply { response_id, ..reply }

@@ -23,6 +23,27 @@ pub struct Reply {
     pub shown: Option<&'static [&'static str]>,
     /// The connection ends after this reply.
     pub close: bool,
+    /// What kind of failure it is, for who looks at codes and not at words. Means nothing with success.
+    pub fault: Fault,
+}
+
+/// Kinds of failure; each transport with codes of its own has one for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The command or its parameters are wrong.
+    Invalid,
+    /// What it is about does not exist.
+    NotFound,
+    /// What is there already does not allow it.
+    Conflict,
+    /// Who calls must say who it is.
+    Unauthenticated,
+    /// Who calls may not.
+    Forbidden,
+    /// Who calls does it too often.
+    TooMany,
+    /// The server could not, though the command was right.
+    Failed,
 }
 
 impl Reply {
@@ -34,11 +55,17 @@ impl Reply {
             response_id: None,
             shown: None,
             close: false,
+            fault: Fault::Invalid,
         }
     }
 
     pub fn fail(description: impl Into<String>) -> Self {
         Self { status: Status::Fail, ..Self::success(description, Value::Null) }
+    }
+
+    /// A failure of that kind.
+    pub fn fault(fault: Fault, description: impl Into<String>) -> Self {
+        Self { fault, ..Self::fail(description) }
     }
 
     /// The same with a part of the data in the text form.

@@ -24,7 +24,51 @@ pub struct Command {
     pub params: &'static [Param],
     /// It makes no sense without any parameter, though none need be mandatory.
     pub needs_params: bool,
+    /// What a caller must be allowed to do.
+    pub role: Role,
+    /// Where the REST API has it, below `/api/v1`; first the usual place.
+    pub routes: &'static [Route],
     pub run: for<'a> fn(&'a Context, Args) -> Answer<'a>,
+}
+
+/// What a caller may do; each role may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look at things.
+    Read,
+    /// Start and stop recordings and streams.
+    Operate,
+    /// Change the server itself.
+    Admin,
+}
+
+impl Role {
+    /// The word for it in settings and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Operate => "operate",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+/// A command's place in the REST API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `GET`, `POST`, `PUT`, `DELETE`.
+    pub method: &'static str,
+    /// With parameters of the command in braces: `/recordings/{id}`.
+    pub path: &'static str,
+    /// What of the reply's data is answered, as a JSON pointer; empty: all of it.
+    pub data: &'static str,
+}
+
+impl Route {
+    /// A route that answers all of the data.
+    pub const fn new(method: &'static str, path: &'static str) -> Self {
+        Self { method, path, data: "" }
+    }
 }
 
 /// A parameter of a command.
@@ -235,6 +279,8 @@ mod tests {
             Param { name: "id", kind: Kind::Int(1, u64::MAX), need: Need::Optional, help: "" },
         ],
         needs_params: true,
+        role: Role::Operate,
+        routes: &[],
         run: |_, _| Box::pin(async { Reply::fail("") }),
     };
 

@@ -7,7 +7,7 @@ use crate::control::{
     Context,
     reply::Reply,
     shape::config_with_status,
-    table::{Args, Command, Kind, Need, Param},
+    table::{Args, Command, Kind, Need, Param, Role, Route},
 };
 
 const NOT_FOUND: &str = "Config ID not found";
@@ -18,6 +18,8 @@ pub(super) static LIST_CONFIG: Command = Command {
     help: "Lists the configurations and what they do now.",
     params: &[],
     needs_params: false,
+    role: Role::Read,
+    routes: &[Route { method: "GET", path: "/recordings", data: "/record" }],
     run: |context, _| Box::pin(async { list(context) }),
 };
 
@@ -27,6 +29,8 @@ pub(super) static GET_CONFIG_INFO: Command = Command {
     help: "Shows a configuration and what it does now.",
     params: &[Param { name: "id", kind: ID, need: Need::Mandatory, help: "The configId." }],
     needs_params: true,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/recordings/{id}")],
     run: |context, args| Box::pin(async move { info(context, &args) }),
 };
 
@@ -50,6 +54,8 @@ pub(super) static REMOVE_CONFIG: Command = Command {
         },
     ],
     needs_params: true,
+    role: Role::Operate,
+    routes: &[Route::new("DELETE", "/recordings/{id}")],
     run: |context, args| Box::pin(remove(context, args)),
 };
 

@@ -6,7 +6,7 @@ use crate::control::{
     Context,
     reply::Reply,
     shape::{Stream, Streams},
-    table::{Command, Kind, Need, Param},
+    table::{Command, Kind, Need, Param, Role, Route},
 };
 
 /// The server has no internal streams, so it changes nothing.
@@ -23,6 +23,8 @@ pub(super) static LIST_STREAMS: Command = Command {
     help: "Lists all streams, live and recorded, with their statistics.",
     params: &[DISABLE_INTERNAL],
     needs_params: false,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/streams")],
     run: |context, _| Box::pin(async { list(context) }),
 };
 
@@ -32,6 +34,8 @@ pub(super) static LIST_STREAMS_IDS: Command = Command {
     help: "Lists the ids of all streams.",
     params: &[DISABLE_INTERNAL],
     needs_params: false,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/streams/ids")],
     run: |context, _| Box::pin(async { ids(context) }),
 };
 
@@ -41,6 +45,8 @@ pub(super) static GET_STREAMS_COUNT: Command = Command {
     help: "Counts all streams.",
     params: &[DISABLE_INTERNAL],
     needs_params: false,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/streams/count")],
     run: |context, _| Box::pin(async { count(context) }),
 };
 

@@ -7,7 +7,7 @@ use crate::{
         Context,
         reply::Reply,
         shape,
-        table::{Args, Command, Kind, Need, Param},
+        table::{Args, Command, Kind, Need, Param, Role, Route},
     },
     recorder::{RecordError, Settings},
 };
@@ -83,6 +83,8 @@ pub(super) static RECORD: Command = Command {
         },
     ],
     needs_params: true,
+    role: Role::Operate,
+    routes: &[Route::new("POST", "/recordings")],
     run: |context, args| Box::pin(record(context, args)),
 };
 

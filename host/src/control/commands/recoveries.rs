@@ -5,7 +5,11 @@ use std::time::UNIX_EPOCH;
 use serde_json::{Value, json};
 
 use crate::{
-    control::{Context, reply::Reply, table::Command},
+    control::{
+        Context,
+        reply::Reply,
+        table::{Command, Role, Route},
+    },
     repair::Repair,
 };
 
@@ -16,6 +20,8 @@ pub(super) static LIST_RECOVERIES: Command = Command {
            became of them since the server started: what was saved and what was lost.",
     params: &[],
     needs_params: false,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/recoveries")],
     run: |context, _| Box::pin(async { list(context) }),
 };
 

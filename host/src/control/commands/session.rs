@@ -6,7 +6,7 @@ use super::COMMANDS;
 use crate::control::{
     Context,
     reply::Reply,
-    table::{COMMAND_ID, Command, Need, Param},
+    table::{COMMAND_ID, Command, Need, Param, Role, Route},
 };
 
 pub(super) static VERSION: Command = Command {
@@ -15,6 +15,8 @@ pub(super) static VERSION: Command = Command {
     help: "Shows the version of the server.",
     params: &[],
     needs_params: false,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/version")],
     run: |context, _| Box::pin(async { version(context) }),
 };
 
@@ -24,6 +26,8 @@ pub(super) static HELP: Command = Command {
     help: "Lists the commands and their parameters.",
     params: &[],
     needs_params: false,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/commands")],
     run: |_, _| Box::pin(async { help() }),
 };
 
@@ -33,6 +37,8 @@ pub(super) static QUIT: Command = Command {
     help: "Ends the connection.",
     params: &[],
     needs_params: false,
+    role: Role::Read,
+    routes: &[],
     run: |_, _| Box::pin(async { Reply { close: true, ..Reply::success("Bye!", Value::Null) } }),
 };
 

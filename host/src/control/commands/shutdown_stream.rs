@@ -8,7 +8,7 @@ use crate::{
         Context,
         reply::Reply,
         shape::{Stream, Streams, config_with_status},
-        table::{Args, Command, Kind, Need, Param},
+        table::{Args, Command, Kind, Need, Param, Role, Route},
     },
     registry::LiveStream,
 };
@@ -33,6 +33,8 @@ pub(super) static SHUTDOWN_STREAM: Command = Command {
         },
     ],
     needs_params: true,
+    role: Role::Operate,
+    routes: &[Route::new("DELETE", "/streams/{id}"), Route::new("DELETE", "/streams")],
     run: |context, args| Box::pin(shutdown(context, args)),
 };
 

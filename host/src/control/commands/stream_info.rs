@@ -5,7 +5,7 @@ use crate::control::{
     Context,
     reply::Reply,
     shape::Streams,
-    table::{Args, Command},
+    table::{Args, Command, Role, Route},
 };
 
 pub(super) static GET_STREAM_INFO: Command = Command {
@@ -14,6 +14,8 @@ pub(super) static GET_STREAM_INFO: Command = Command {
     help: "Shows a stream, live or recorded, and its statistics.",
     params: &[STREAM_ID, STREAM_NAME],
     needs_params: true,
+    role: Role::Read,
+    routes: &[Route::new("GET", "/streams/{id}"), Route::new("GET", "/stream")],
     run: |context, args| Box::pin(async move { info(context, &args) }),
 };
 

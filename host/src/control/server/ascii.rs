@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{accept, lines::Lines};
 use crate::control::{
-    Context, answer,
+    Caller, Context, answer,
     parse::{Line, ParseError},
     reply::Reply,
 };
@@ -161,7 +161,7 @@ impl Client {
     }
 
     async fn answer(&self, line: Result<Line, ParseError>) -> Reply {
-        answer(&self.context, self.far, line).await
+        answer(&self.context, &Caller::local(self.far), line).await
     }
 
     async fn write(&mut self, reply: &Reply) -> io::Result<()> {

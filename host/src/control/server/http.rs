@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{
-    Context, answer,
+    Caller, Context, answer,
     parse::{Line, ParseError},
     reply::Reply,
 };
@@ -72,7 +72,7 @@ async fn command(
         return response;
     }
     let line = read(request.uri().path(), request.uri().query());
-    respond(StatusCode::OK, &answer(&context, peer.far, line).await)
+    respond(StatusCode::OK, &answer(&context, &Caller::local(peer.far), line).await)
 }
 
 /// A reply as EvoStream's HTTP clients expect it.

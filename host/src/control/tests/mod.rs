@@ -28,17 +28,19 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
     let media = tempfile::tempdir().unwrap();
     let disk = Disk::new(Roots::open(media.path(), &[]).unwrap(), None);
     let registry = Registry::default();
-    let repairs = Repairs::new(disk.clone(), formats.clone(), Events::default());
+    let events = Events::default();
+    let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
     let recordings =
         Recordings::new(registry.clone(), formats, disk, repairs.clone(), recorder::Config::default());
-    let context = Context::new(registry, recordings, repairs, CancellationToken::new());
+    let context =
+        Context::new(registry, recordings, repairs, events, Store::in_memory(), CancellationToken::new());
     let context = Context { limits, ..context };
     (Arc::new(context), media)
 }
 
 /// Has a line answered.
 async fn ask(context: &Arc<Context>, line: &str) -> Reply {
-    answer(context, ([127, 0, 0, 1], 1).into(), Line::parse(line.as_bytes())).await
+    answer(context, &Caller::local(([127, 0, 0, 1], 1).into()), Line::parse(line.as_bytes())).await
 }
 
 #[test]

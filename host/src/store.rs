@@ -1,0 +1,374 @@
+//! What the server remembers over a restart: an embedded database in the data folder.
+//!
+//! ```text
+//! who changes something ── Change… ──▶ one thread ── one transaction for all that waits, synced ──▶ reelwright.redb
+//! ```
+//!
+//! A change is durable when [`Store::apply`] returns, and all changes of one call are made or none is. Values are
+//! JSON, so that the next version can read them. Reads see what was applied.
+//!
+//! A database that is damaged is set aside under another name and a new one begun; see [`Opened::set_aside`].
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
+
+/// The database's name in the data folder.
+const FILE: &str = "reelwright.redb";
+/// Calls of [`Store::apply`] that may wait for the thread.
+const MAX_WAITING: usize = 1024;
+/// Calls that become one transaction at most.
+const MAX_GROUP: usize = 256;
+/// Memory that the database may use to keep pages.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// What is kept, each under numbers of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// The last number that was given, by counter; see [`Counter`].
+    Counters,
+    /// Orders to record, by config id.
+    Recordings,
+    /// Rules by which recordings are ordered, by config id.
+    Rules,
+    /// Ingest points, by config id.
+    IngestPoints,
+    /// Ids of commands that were run, in order.
+    Commands,
+    /// Events that wait to be delivered, in order.
+    Outbox,
+}
+
+impl Table {
+    const ALL: [Self; 6] =
+        [Self::Counters, Self::Recordings, Self::Rules, Self::IngestPoints, Self::Commands, Self::Outbox];
+
+    fn definition(self) -> TableDefinition<'static, u64, &'static [u8]> {
+        TableDefinition::new(match self {
+            Table::Counters => "counters",
+            Table::Recordings => "recordings",
+            Table::Rules => "rules",
+            Table::IngestPoints => "ingest-points",
+            Table::Commands => "commands",
+            Table::Outbox => "outbox",
+        })
+    }
+}
+
+/// Numbers that are never given twice in a server's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    ConfigId = 1,
+    Event = 2,
+}
+
+/// A change to be made durable.
+#[derive(Clone, Debug)]
+pub struct Change {
+    table: Table,
+    key: u64,
+    /// `None`: remove.
+    value: Option<Vec<u8>>,
+}
+
+impl Change {
+    /// Adds a value, or replaces the one of that number.
+    pub fn put(table: Table, key: u64, value: &impl Serialize) -> Self {
+        let value = serde_json::to_vec(value).expect("maps have text for keys");
+        Self { table, key, value: Some(value) }
+    }
+
+    /// Removes a value; that there is none is no error.
+    pub fn remove(table: Table, key: u64) -> Self {
+        Self { table, key, value: None }
+    }
+
+    /// Remembers the last number that a counter gave.
+    pub fn count(counter: Counter, last: u64) -> Self {
+        Self::put(Table::Counters, counter as u64, &last)
+    }
+}
+
+/// Why something can't be kept, or read again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{} is in use; is another server running with this data folder?", .0.display())]
+    InUse(PathBuf),
+    #[error("{}: {error}", path.display())]
+    Open { path: PathBuf, error: String },
+    #[error("the server's database: {0}")]
+    Failed(String),
+    #[error("the server's database: {table:?} {key}: {error}")]
+    Value { table: Table, key: u64, error: String },
+}
+
+impl StoreError {
+    fn failed(error: impl Into<redb::Error>) -> Self {
+        Self::Failed(error.into().to_string())
+    }
+}
+
+/// A store, and what became of the one before.
+#[derive(Debug)]
+pub struct Opened {
+    pub store: Store,
+    /// Where a damaged database was moved to, and what was wrong with it.
+    pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// The database. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    db: Arc<Database>,
+    jobs: mpsc::SyncSender<Job>,
+}
+
+#[derive(Debug)]
+struct Job {
+    changes: Vec<Change>,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Store {
+    /// Opens the database of a data folder, or begins one. One that is damaged is moved out of the way.
+    pub fn open(folder: &Path) -> Result<Opened, StoreError> {
+        let path = folder.join(FILE);
+        let damage = match open(&path) {
+            Ok(db) => return Ok(Opened { store: Self::new(db)?, set_aside: None }),
+            Err(Fault::Damaged(damage)) => damage,
+            Err(Fault::Other(error)) => return Err(error),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let aside = path.with_extension(format!("redb.damaged-{now}"));
+        let failed = |error: String| StoreError::Open { path: path.clone(), error };
+        std::fs::rename(&path, &aside).map_err(|e| failed(format!("{damage}, and to set it aside: {e}")))?;
+        let db = open(&path).map_err(|fault| match fault {
+            Fault::Damaged(damage) => failed(damage),
+            Fault::Other(error) => error,
+        })?;
+        Ok(Opened { store: Self::new(db)?, set_aside: Some((aside, damage)) })
+    }
+
+    /// A store that forgets, for tests.
+    pub fn in_memory() -> Self {
+        let backend = redb::backends::InMemoryBackend::new();
+        let db = Database::builder().create_with_backend(backend).expect("memory does not fail");
+        Self::new(db).expect("a thread")
+    }
+
+    fn new(db: Database) -> Result<Self, StoreError> {
+        let db = Arc::new(db);
+        let (jobs, waiting) = mpsc::sync_channel::<Job>(MAX_WAITING);
+        let its = db.clone();
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || work(&its, &waiting))
+            .map_err(|error| StoreError::Failed(format!("its thread: {error}")))?;
+        Ok(Self { db, jobs })
+    }
+
+    /// Makes changes durable: all of them, or none if it fails.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let (done, result) = oneshot::channel();
+        let mut job = Job { changes, done };
+        // The thread is behind by a thousand calls, or by a disk that stalls.
+        while let Err(error) = self.jobs.try_send(job) {
+            match error {
+                mpsc::TrySendError::Full(back) => job = back,
+                mpsc::TrySendError::Disconnected(_) => return Err(ended()),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        result.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Everything in a table, by number.
+    pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(u64, T)>, StoreError> {
+        self.from(table, 0, usize::MAX)
+    }
+
+    /// The first values of a table from a number on, at most so many.
+    pub fn from<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        first: u64,
+        most: usize,
+    ) -> Result<Vec<(u64, T)>, StoreError> {
+        let read = self.db.begin_read().map_err(StoreError::failed)?;
+        let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
+        let range = open.range(first..).map_err(StoreError::failed)?;
+        range
+            .take(most)
+            .map(|entry| {
+                let (key, value) = entry.map_err(StoreError::failed)?;
+                let key = key.value();
+                let value = serde_json::from_slice(value.value());
+                Ok((key, value.map_err(|e| StoreError::Value { table, key, error: e.to_string() })?))
+            })
+            .collect()
+    }
+
+    /// The last number that a counter gave; 0: none.
+    pub fn counter(&self, counter: Counter) -> Result<u64, StoreError> {
+        let all = self.from(Table::Counters, counter as u64, 1)?;
+        Ok(all.into_iter().find(|(key, _)| *key == counter as u64).map_or(0, |(_, last)| last))
+    }
+}
+
+fn ended() -> StoreError {
+    StoreError::Failed("its thread has ended".into())
+}
+
+/// Why a file can't be opened as a database.
+enum Fault {
+    /// What is in it makes no sense.
+    Damaged(String),
+    Other(StoreError),
+}
+
+fn open(path: &Path) -> Result<Database, Fault> {
+    // What is damaged in ways that the library did not foresee may make it panic.
+    std::panic::catch_unwind(|| open_checked(path))
+        .unwrap_or_else(|_| Err(Fault::Damaged("it can't be read".into())))
+}
+
+fn open_checked(path: &Path) -> Result<Database, Fault> {
+    let fault = |error: DatabaseError| match error {
+        DatabaseError::DatabaseAlreadyOpen => Fault::Other(StoreError::InUse(path.into())),
+        DatabaseError::Storage(StorageError::Io(error))
+            if error.kind() != std::io::ErrorKind::InvalidData
+                && error.kind() != std::io::ErrorKind::UnexpectedEof =>
+        {
+            Fault::Other(StoreError::Open { path: path.into(), error: error.to_string() })
+        }
+        damage => Fault::Damaged(damage.to_string()),
+    };
+    let mut db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(fault)?;
+    // All of it, so that damage shows now and not in a month.
+    match db.check_integrity() {
+        Ok(true) => {}
+        Ok(false) => return Err(Fault::Damaged("its checksums do not match".into())),
+        Err(error) => return Err(fault(error)),
+    }
+    let begin = || {
+        let write = db.begin_write().map_err(StoreError::failed)?;
+        for table in Table::ALL {
+            write.open_table(table.definition()).map_err(StoreError::failed)?;
+        }
+        write.commit().map_err(StoreError::failed)
+    };
+    begin().map_err(|error| Fault::Damaged(error.to_string()))?;
+    Ok(db)
+}
+
+/// Makes changes, as many calls at once as wait, until nobody can ask any more.
+fn work(db: &Database, waiting: &mpsc::Receiver<Job>) {
+    while let Ok(first) = waiting.recv() {
+        let mut jobs = vec![first];
+        jobs.extend(waiting.try_iter().take(MAX_GROUP - 1));
+        let result = commit(db, jobs.iter().flat_map(|job| &job.changes));
+        if let Err(error) = &result {
+            tracing::error!(%error, calls = jobs.len(), "changes can't be kept");
+        }
+        for job in jobs {
+            // Who asked may be gone.
+            let _ = job.done.send(result.clone());
+        }
+    }
+}
+
+fn commit<'a>(db: &Database, changes: impl Iterator<Item = &'a Change>) -> Result<(), StoreError> {
+    let write = db.begin_write().map_err(StoreError::failed)?;
+    for change in changes {
+        let mut table = write.open_table(change.table.definition()).map_err(StoreError::failed)?;
+        match &change.value {
+            Some(value) => table.insert(change.key, value.as_slice()),
+            None => table.remove(change.key),
+        }
+        .map_err(StoreError::failed)?;
+    }
+    write.commit().map_err(StoreError::failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recordings(store: &Store) -> Vec<(u64, String)> {
+        store.all(Table::Recordings).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_applied_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let store = Store::open(dir.path()).unwrap().store;
+            let changes = vec![
+                Change::put(Table::Recordings, 7, &"seven"),
+                Change::put(Table::Recordings, 3, &"three"),
+                Change::put(Table::Rules, 3, &"a rule"),
+                Change::count(Counter::ConfigId, 7),
+            ];
+            store.apply(changes).await.unwrap();
+            store.apply(vec![Change::remove(Table::Recordings, 3)]).await.unwrap();
+            assert_eq!(recordings(&store), [(7, "seven".to_owned())]);
+        }
+        // The thread lets go of the file in its own time.
+        let opened = loop {
+            match Store::open(dir.path()) {
+                Err(StoreError::InUse(_)) => std::thread::yield_now(),
+                opened => break opened.unwrap(),
+            }
+        };
+        assert!(opened.set_aside.is_none());
+        assert_eq!(recordings(&opened.store), [(7, "seven".to_owned())]);
+        assert_eq!(opened.store.counter(Counter::ConfigId).unwrap(), 7);
+        assert_eq!(opened.store.counter(Counter::Event).unwrap(), 0);
+        let in_use = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(in_use.contains("another server"), "{in_use}");
+    }
+
+    #[tokio::test]
+    async fn many_at_once_all_get_their_answer() {
+        let store = Store::in_memory();
+        let all = (0..2000).map(|key| {
+            let store = store.clone();
+            tokio::spawn(async move { store.apply(vec![Change::put(Table::Outbox, key, &key)]).await })
+        });
+        for one in all.collect::<Vec<_>>() {
+            one.await.unwrap().unwrap();
+        }
+        assert_eq!(store.all::<u64>(Table::Outbox).unwrap().len(), 2000);
+        assert_eq!(store.from::<u64>(Table::Outbox, 1990, 5).unwrap()[4], (1994, 1994));
+    }
+
+    #[tokio::test]
+    async fn damage_is_set_aside_and_said() {
+        let whole = tempfile::tempdir().unwrap();
+        let store = Store::open(whole.path()).unwrap().store;
+        store.apply(vec![Change::put(Table::Recordings, 1, &"x".repeat(5000))]).await.unwrap();
+        let bytes = std::fs::read(whole.path().join(FILE)).unwrap();
+        let damaged: [Vec<u8>; 4] = [
+            b"not a database".to_vec(),
+            bytes[..bytes.len() / 2].to_vec(),
+            vec![0xff; bytes.len()],
+            bytes.iter().enumerate().map(|(i, b)| if i % 512 == 300 { b ^ 0x55 } else { *b }).collect(),
+        ];
+        for (i, damaged) in damaged.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(FILE), &damaged).unwrap();
+            let opened = Store::open(dir.path()).unwrap();
+            let (aside, damage) = opened.set_aside.unwrap_or_else(|| panic!("{i} passed for whole"));
+            assert!(!damage.is_empty());
+            assert_eq!(std::fs::read(aside).unwrap().len(), damaged.len());
+            assert_eq!(recordings(&opened.store), []);
+            opened.store.apply(vec![Change::put(Table::Rules, 1, &1)]).await.unwrap();
+        }
+    }
+}

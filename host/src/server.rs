@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    control::{self, server},
+    control::{self, process::LogLevel, server},
     events::{Event, Events},
     format::{Engine, Formats, limits::Limits},
     output::{
@@ -47,6 +47,7 @@ pub type Addresses = BTreeMap<&'static str, SocketAddr>;
 /// Serves until `stop`, or until a command says so. `ready` is called when all ports are open.
 pub async fn serve(
     config: Config,
+    log_level: LogLevel,
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
@@ -90,8 +91,9 @@ pub async fn serve(
         repairs.clone(),
         events,
         store,
+        log_level,
         stop.clone(),
-    ));
+    )?);
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {

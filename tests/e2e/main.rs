@@ -17,6 +17,7 @@ mod senders;
 mod server;
 
 mod chunks;
+mod clients;
 mod formats;
 mod hostile;
 mod join;

@@ -19,7 +19,7 @@ async fn fails(context: &Arc<Context>, line: &str) -> String {
     reply.description
 }
 
-fn publish(context: &Context, name: &str) -> registry::Publisher {
+pub(super) fn publish(context: &Context, name: &str) -> registry::Publisher {
     let source = registry::Source {
         app: "live".into(),
         tc_url: "rtmp://h/live".into(),
@@ -33,7 +33,7 @@ fn publish(context: &Context, name: &str) -> registry::Publisher {
 }
 
 /// Waits until as many streams are there: a run begins, and ends, a moment after its cause.
-async fn streams(context: &Arc<Context>, count: u64) {
+pub(super) async fn streams(context: &Arc<Context>, count: u64) {
     let wait = async {
         while ask(context, "getStreamsCount").await.data["streamCount"] != count {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -10,18 +10,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, RecordError, Recording,
+    Config, Parts, RecordError, Recording,
     handover::Handover,
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
     plan::{GapReason, GapRecord, Note, Now, Plan, Policy, Step},
 };
 use crate::{
-    format::{Begin, End, Failed, FormatError, Formats, HEAD_ALIGN, Writer},
+    format::{Begin, End, Failed, FormatError, HEAD_ALIGN, Writer},
     media::{Kind, Sample, Track},
-    output::{Disk, PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder},
+    output::{PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder},
     registry::{BatchLimits, Subscription},
-    repair::Repairs,
 };
 
 /// Samples and bytes of one batch.
@@ -51,6 +50,8 @@ pub(super) enum RunError {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SegmentError {
     #[error(transparent)]
+    Place(#[from] RecordError),
+    #[error(transparent)]
     Path(#[from] PathError),
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -62,9 +63,7 @@ pub(super) enum SegmentError {
 pub(super) struct Run {
     pub(super) recording: Arc<Recording>,
     pub(super) stream_id: u64,
-    pub(super) formats: Formats,
-    pub(super) disk: Disk,
-    pub(super) repairs: Repairs,
+    pub(super) parts: Parts,
     pub(super) config: Config,
     pub(super) stop: CancellationToken,
     pub(super) handover: Arc<Handover>,
@@ -107,11 +106,16 @@ struct Current {
 }
 
 impl Run {
+    /// Where a file goes that begins then.
+    async fn target(&self, epoch_us: i64, number: u64) -> Result<Target, RecordError> {
+        let (roots, recording) = (self.parts.disk.roots.clone(), self.recording.clone());
+        blocking(move || recording.destination.target(&roots, epoch_us, number)).await
+    }
+
     /// Records until the stream ends or the run is stopped. Files are complete when it returns.
     pub(super) async fn record(self, subscription: Subscription) -> Result<(), RunError> {
         let settings = &self.recording.settings;
-        let (roots, path) = (self.disk.roots.clone(), settings.path_to_file.clone());
-        let target = blocking(move || roots.find(&path)).await.map_err(RecordError::Path)?;
+        let target = self.target(now().epoch_us, 0).await?;
         let policy = Policy {
             chunk_ms: (settings.chunk_length > 0).then(|| i64::from(settings.chunk_length) * 1000),
             wait_for_key: settings.wait_for_idr,
@@ -123,7 +127,7 @@ impl Run {
         let plan = Plan::new(policy, subscription.joined());
         let Folder { id, path, dir } = &*target.folder;
         let guard =
-            self.disk.guards.get(*id, path, dir).map_err(|_| {
+            self.parts.disk.guards.get(*id, path, dir).map_err(|_| {
                 RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN })
             })?;
         let limits = BatchLimits {
@@ -273,7 +277,8 @@ impl Running {
     /// Tells the guard of an error, if it is the disk's.
     fn is_trouble(&self, error: &SegmentError) -> bool {
         let errno = match error {
-            SegmentError::Path(PathError::Folder { errno, .. }) => Some(*errno),
+            SegmentError::Path(PathError::Folder { errno, .. })
+            | SegmentError::Place(RecordError::Path(PathError::Folder { errno, .. })) => Some(*errno),
             SegmentError::Format(error) => error.disk_error().map(|error| error.errno),
             _ => None,
         };
@@ -341,19 +346,21 @@ impl Running {
         tracks: Vec<Track>,
     ) -> Result<(), SegmentError> {
         let settings = &self.run.recording.settings;
-        self.run.formats.refresh().await;
-        let version = self.run.formats.get(&settings.format);
+        self.run.parts.formats.refresh().await;
+        let version = self.run.parts.formats.get(&settings.format);
         let version = version.ok_or_else(|| SegmentError::Gone(settings.format.clone()))?;
-        let chunked = settings.chunk_length > 0;
-        let names = Names::new(&self.target.name, &version.manifest.extension, chunked);
-        let (disk, folder) = (&self.run.disk, &self.target.folder);
         // Once: what the recording itself wrote in an earlier run is not for overwriting.
         let replaced = &self.run.recording.replaced;
-        let segment = match &self.last_name {
-            None => {
-                let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
-                Segment::claim(disk, folder, names.first(), replace).await?
-            }
+        let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
+        let by_file = self.run.recording.destination.is_by_file();
+        if by_file {
+            self.target = self.run.target(epoch_us, number).await?;
+        }
+        let names =
+            Names::new(&self.target.name, &version.manifest.extension, settings.is_chunked() && !by_file);
+        let (disk, folder) = (&self.run.parts.disk, &self.target.folder);
+        let segment = match self.last_name.as_ref().filter(|_| !by_file) {
+            None => Segment::claim(disk, folder, names.first(), replace).await?,
             Some(last) => Segment::claim(disk, folder, names.after(last), false).await?,
         };
         let name = segment.name().to_owned();
@@ -459,7 +466,7 @@ impl Running {
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
         let (repairs, folder, guard) =
-            (self.run.repairs.clone(), self.target.folder.clone(), self.guard.clone());
+            (self.run.parts.repairs.clone(), self.target.folder.clone(), self.guard.clone());
         let gaps = std::mem::take(&mut self.gaps);
         let manifest = manifest.map(|begun| Manifest {
             reason: reason.into(),
@@ -548,7 +555,7 @@ impl Running {
     /// A segment has lost its writer. What it has is finished beside the next one.
     fn given_up(&mut self, error: &SegmentError, orphan: Orphan) {
         self.report_failure(error);
-        let (repairs, folder) = (self.run.repairs.clone(), self.target.folder.clone());
+        let (repairs, folder) = (self.run.parts.repairs.clone(), self.target.folder.clone());
         self.closing.spawn(async move { repairs.given_up(folder, orphan).await });
     }
 

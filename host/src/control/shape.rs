@@ -69,6 +69,13 @@ fn status(status: &Status) -> Value {
     value
 }
 
+/// The stream object of a run, for who has no context. `live`: the stream that it records.
+pub fn out_stream(recording: &Arc<Recording>, run: &RunInfo, live: Option<Arc<LiveStream>>) -> Value {
+    let streams =
+        Streams::new(live.into_iter().collect(), vec![(recording.clone(), run.clone())], SystemTime::now());
+    streams.recorded(recording, run)
+}
+
 /// All streams at one moment, and how they hang together.
 #[derive(Debug)]
 pub struct Streams {

@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod naming;
 pub mod plan;
 mod recording;
+pub mod report;
 mod settings;
 mod task;
 pub mod template;
@@ -386,6 +387,11 @@ impl Recordings {
             dropped_samples: 0,
             component: String::new(),
         });
+        let events = &self.0.parts.events;
+        if let Some(run) = recording.run() {
+            let live = self.0.parts.registry.get(&recording.settings.local_stream_name);
+            report::out_stream_created(events, &recording, &run, live);
+        }
         let run = task::Run {
             recording: recording.clone(),
             stream_id,
@@ -396,7 +402,14 @@ impl Recordings {
         };
         // In a task of its own, so that a fault of ours ends this run with a message and nothing else.
         let result = match tokio::spawn(run.record(subscription)).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
+            Ok(result) => result.map_err(|error| {
+                let reason = error.to_string();
+                if !error.was_told() {
+                    let path = &recording.destination.computed_path;
+                    events.send(report::error(&recording, path, &reason, (0, 0, 0), report::Next::Nothing));
+                }
+                reason
+            }),
             Err(error) => Err(format!("internal error: {error}")),
         };
         let failed = result.err().inspect(|reason| {
@@ -407,7 +420,9 @@ impl Recordings {
                 "recording failed"
             );
         });
-        recording.ends(stream_id, failed);
+        if let Some(run) = recording.ends(stream_id, failed) {
+            report::out_stream_closed(events, &recording, &run);
+        }
         if !recording.settings.keep_alive {
             lock(&self.0.orders).remove(&recording.config_id);
         }

@@ -15,6 +15,7 @@ use super::{
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
     plan::{GapReason, GapRecord, Note, Now, Plan, Policy, Step},
+    report::{self, Untold},
 };
 use crate::{
     format::{Begin, End, Failed, FormatError, HEAD_ALIGN, Writer},
@@ -44,6 +45,13 @@ pub(super) enum RunError {
     Record(#[from] RecordError),
     #[error("{MAX_STRIKES} segments in a row failed; the last: {0}")]
     Strikes(SegmentError),
+}
+
+impl RunError {
+    /// Whether events have told of it.
+    pub(super) fn was_told(&self) -> bool {
+        matches!(self, RunError::Strikes(_))
+    }
 }
 
 /// Why a segment failed.
@@ -86,6 +94,8 @@ struct Running {
     notes: NoteRate,
     /// What the next manifest has to list.
     gaps: Gaps,
+    /// What events have not told.
+    untold: Untold,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
     /// Of the folder.
@@ -146,6 +156,7 @@ impl Run {
             closing: JoinSet::new(),
             notes: NoteRate::default(),
             gaps: Gaps::default(),
+            untold: Untold::default(),
             segment: None,
             tracks: Vec::new(),
             last_name: None,
@@ -191,7 +202,12 @@ impl Running {
         if next.is_none() {
             tokio::select! {
                 came = handover.next(deadline) => next = Some(came?),
-                () = all(closing) => away = recording.away(*stream_id),
+                () = all(closing) => {
+                    away = recording.away(*stream_id);
+                    if let Some(run) = &away {
+                        report::out_stream_closed(&self.run.parts.events, recording, run);
+                    }
+                }
                 () = stop.cancelled() => next = Some(handover.take()?),
             }
         }
@@ -210,7 +226,10 @@ impl Running {
         );
         match away {
             Some(run) => {
-                recording.back(super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run })
+                let run = super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run };
+                let live = Some(next.stream().clone());
+                report::out_stream_created(&self.run.parts.events, recording, &run, live);
+                recording.back(run);
             }
             None => recording.update_run(*stream_id, |run| run.in_stream_id = in_stream_id),
         }
@@ -288,6 +307,9 @@ impl Running {
     /// Waits until all segments are complete.
     async fn closed(&mut self) {
         all(&mut self.closing).await;
+        if let Some(event) = report::gaps_left(&self.run.recording, &mut self.untold) {
+            self.run.parts.events.send(event);
+        }
     }
 
     /// Does what the plan says.
@@ -393,6 +415,8 @@ impl Running {
             run.segments += 1;
             run.component = writer.version().label();
         });
+        let event = report::created(&self.run.recording, &writer.path(), epoch_us, number);
+        self.run.parts.events.send(event);
         self.segment = Some(Current {
             writer,
             origin_ms,
@@ -459,21 +483,35 @@ impl Running {
             self.run.recording.settings.manifest.then(|| Manifest::begin(&version, writer.start()));
         let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
         let begun = Instant::now();
-        let epoch_us = writer.start().epoch_us;
+        let (epoch_us, index) = (writer.start().epoch_us, writer.start().segment);
+        let file = writer.path().display().to_string();
+        let media_bytes = tally.bytes();
         let closing = writer.finish(End { reason, tracks: ends }).await;
         let closing = closing.map_err(|failed| failed.with_given(samples))?;
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
-        let (repairs, folder, guard) =
-            (self.run.parts.repairs.clone(), self.target.folder.clone(), self.guard.clone());
+        let parts = self.run.parts.clone();
+        let (folder, guard) = (self.target.folder.clone(), self.guard.clone());
         let gaps = std::mem::take(&mut self.gaps);
-        let manifest = manifest.map(|begun| Manifest {
-            reason: reason.into(),
-            end: Moment::new(epoch_us + (end_ms - origin_ms) * 1000, end_ms),
-            tracks: tally.into_tracks(),
+        let chunk = report::Chunk {
+            file,
+            index,
+            epoch_us,
+            end_us: epoch_us.saturating_add((end_ms - origin_ms).saturating_mul(1000)),
+            duration_ms: end_ms - origin_ms,
+            tally,
+            reason,
             gaps: gaps.listed,
             more_gaps: gaps.more,
+            component: version.label(),
+        };
+        let manifest = manifest.map(|begun| Manifest {
+            reason: reason.into(),
+            end: Moment::new(chunk.end_us, end_ms),
+            tracks: chunk.tally.tracks().to_vec(),
+            gaps: chunk.gaps.clone(),
+            more_gaps: chunk.more_gaps,
             ..begun
         });
         while self.closing.len() >= MAX_CLOSING {
@@ -489,14 +527,32 @@ impl Running {
                 }
                 None => Ok(closing),
             };
-            let finished = match async { closing?.complete().await }.await {
-                Ok(finished) => finished,
+            // It is announced before its journal goes, so that a crash in between does not keep it from being.
+            let announced = async {
+                let closing = closing?;
+                let event = chunk.closed(&recording, closing.bytes());
+                let closed = closing.close(report::summary(&event)).await?;
+                let file = closed.file().path.clone();
+                if parts.events.commit(event).await {
+                    return closed.clear_up().await.map(Some);
+                }
+                tracing::error!(file = %file.display(), "its end can't be announced; the next start does it");
+                Ok(None)
+            };
+            let finished = match announced.await {
+                Ok(Some(finished)) => finished,
+                Ok(None) => return,
                 Err(Failed { error, orphan }) => {
                     if let Some(disk) = error.disk_error() {
                         guard.heed(disk.errno);
                     }
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
-                    return repairs.given_up(folder, orphan.with_given(samples)).await;
+                    let given = (samples, media_bytes, chunk.duration_ms);
+                    let path = orphan.path();
+                    let event =
+                        report::error(&recording, &path, &error.to_string(), given, report::Next::Repair);
+                    parts.events.send(event);
+                    return parts.repairs.given_up(folder, orphan.with_given(samples)).await;
                 }
             };
             tracing::debug!(file = %finished.file.path.display(), properties = ?finished.properties, "summary");
@@ -523,16 +579,19 @@ impl Running {
         self.batch_bytes = 0;
         if matches!(&error, SegmentError::Format(e) if e.is_refusal()) && self.segment.is_some() {
             // The format said no, and can still end what it has.
-            self.report_failure(&error);
+            self.report_failure(&error, report::Next::Closed);
             let ends = self.plan.ends_now();
             if let Err(failed) = self.close("error", ends).await {
                 self.given_up(&failed.error.into(), failed.orphan);
             }
-        } else if let Some(current) = self.segment.take() {
-            let orphan = current.writer.abandon().await.with_given(current.samples);
-            self.given_up(&error, orphan);
+        } else if self.segment.is_some() {
+            self.report_failure(&error, report::Next::Repair);
+            if let Some(current) = self.segment.take() {
+                let orphan = current.writer.abandon().await.with_given(current.samples);
+                self.repair(orphan);
+            }
         } else {
-            self.report_failure(&error);
+            self.report_failure(&error, report::Next::Nothing);
         }
         self.plan.segment_failed(&unwritten);
         if self.is_trouble(&error) {
@@ -552,14 +611,37 @@ impl Running {
         Err(RunError::Strikes(error))
     }
 
-    /// A segment has lost its writer. What it has is finished beside the next one.
+    /// A segment could not be ended.
     fn given_up(&mut self, error: &SegmentError, orphan: Orphan) {
-        self.report_failure(error);
+        let (path, given) = (orphan.path(), (orphan.given().unwrap_or(0), 0, 0));
+        self.log_failure(error);
+        let recording = &self.run.recording;
+        let event = report::error(recording, &path, &error.to_string(), given, report::Next::Repair);
+        self.run.parts.events.send(event);
+        self.repair(orphan);
+    }
+
+    /// A segment has lost its writer. What it has is finished beside the next one.
+    fn repair(&mut self, orphan: Orphan) {
         let (repairs, folder) = (self.run.parts.repairs.clone(), self.target.folder.clone());
         self.closing.spawn(async move { repairs.given_up(folder, orphan).await });
     }
 
-    fn report_failure(&self, error: &SegmentError) {
+    /// Tells of the failure of the segment that is open, or could not be opened.
+    fn report_failure(&self, error: &SegmentError, next: report::Next) {
+        self.log_failure(error);
+        let recording = &self.run.recording;
+        let (path, given) = match &self.segment {
+            Some(current) => {
+                let given = (current.samples, current.tally.bytes(), current.last_ms - current.origin_ms);
+                (current.writer.path(), given)
+            }
+            None => (recording.destination.computed_path.clone(), (0, 0, 0)),
+        };
+        self.run.parts.events.send(report::error(recording, &path, &error.to_string(), given, next));
+    }
+
+    fn log_failure(&self, error: &SegmentError) {
         tracing::error!(
             config_id = self.run.recording.config_id,
             stream = self.run.recording.settings.local_stream_name,
@@ -571,13 +653,22 @@ impl Running {
     fn note(&mut self, note: Note) {
         let gap = note.gap();
         if let Some(GapRecord { reason, from_ms, to_ms, samples, bytes }) = gap {
-            self.gaps.add(manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes });
+            let gap = manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes };
+            self.untold.add(&gap);
+            self.gaps.add(gap);
         }
         if let Some(gap) = gap.filter(|gap| gap.reason != GapReason::BeforeKeyFrame) {
             self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += gap.samples);
         }
         if !self.notes.allows() {
             return;
+        }
+        if let Some(GapRecord { reason, from_ms, to_ms, samples, bytes }) = gap {
+            let gap = manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes };
+            self.untold.remove(&gap);
+            let file = self.segment.as_ref().map(|current| current.writer.path()).unwrap_or_default();
+            let event = report::gap(&self.run.recording, &file, &gap, &mut self.untold);
+            self.run.parts.events.send(event);
         }
         let config_id = self.run.recording.config_id;
         let stream = &self.run.recording.settings.local_stream_name;

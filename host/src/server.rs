@@ -24,11 +24,11 @@ use crate::{
         guard::{self, Guards, Thresholds},
         path,
     },
-    recorder::Recordings,
+    recorder::{Parts, Recordings},
     registry::Registry,
     repair::Repairs,
     rtmp,
-    store::Store,
+    store::{ConfigIds, Store},
 };
 
 /// How long a stop waits for publishers to be gone, before files are closed.
@@ -84,7 +84,17 @@ pub async fn serve(
         .guarded(Guards::new(thresholds, disk_events(events.clone())));
     let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
     let claims = disk.claims.clone();
-    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, repairs.clone(), recorder);
+    let parts = Parts {
+        registry: registry.clone(),
+        formats: formats.clone(),
+        disk,
+        repairs: repairs.clone(),
+        events: events.clone(),
+        store: store.clone(),
+        ids: ConfigIds::open(&store)?,
+    };
+    let recordings = Recordings::new(parts, recorder);
+    recordings.restore().await?;
     let context = Arc::new(control::Context::new(
         registry.clone(),
         recordings.clone(),

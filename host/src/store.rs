@@ -11,11 +11,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
@@ -89,9 +93,31 @@ impl Change {
         Self { table, key, value: None }
     }
 
-    /// Remembers the last number that a counter gave.
+    /// Remembers the last number that a counter gave. One that is behind what is known changes nothing, so that the
+    /// order in which changes are made does not matter.
     pub fn count(counter: Counter, last: u64) -> Self {
         Self::put(Table::Counters, counter as u64, &last)
+    }
+}
+
+/// The ids of recordings, rules and ingest points: 1, 2, … over all of the server's life. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ConfigIds(Arc<AtomicU64>);
+
+impl ConfigIds {
+    /// Goes on behind the last id that the store knows of.
+    pub fn open(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(AtomicU64::new(store.counter(Counter::ConfigId)?))))
+    }
+
+    /// A new id. Unless [`ConfigIds::change`] is applied it may be given again after a restart.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Remembers the ids that were given so far, together with whatever else is applied in one call.
+    pub fn change(&self) -> Change {
+        Change::count(Counter::ConfigId, self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -261,7 +287,7 @@ fn open_checked(path: &Path) -> Result<Database, Fault> {
     Ok(db)
 }
 
-/// Makes tables that are not there, so that all can be read.
+/// Makes the tables that are missing.
 fn begin(db: &Database) -> Result<(), StoreError> {
     let write = db.begin_write().map_err(StoreError::failed)?;
     for table in Table::ALL {
@@ -290,6 +316,15 @@ fn commit<'a>(db: &Database, changes: impl Iterator<Item = &'a Change>) -> Resul
     let write = db.begin_write().map_err(StoreError::failed)?;
     for change in changes {
         let mut table = write.open_table(change.table.definition()).map_err(StoreError::failed)?;
+        if change.table == Table::Counters
+            && let Some(value) = &change.value
+        {
+            let number = |bytes: &[u8]| serde_json::from_slice::<u64>(bytes).unwrap_or(0);
+            let known = table.get(change.key).map_err(StoreError::failed)?;
+            if known.is_some_and(|known| number(known.value()) >= number(value)) {
+                continue;
+            }
+        }
         match &change.value {
             Some(value) => table.insert(change.key, value.as_slice()),
             None => table.remove(change.key),
@@ -335,6 +370,18 @@ mod tests {
         assert_eq!(opened.store.counter(Counter::Event).unwrap(), 0);
         let in_use = Store::open(dir.path()).unwrap_err().to_string();
         assert!(in_use.contains("another server"), "{in_use}");
+    }
+
+    #[tokio::test]
+    async fn config_ids_never_go_back() {
+        let store = Store::in_memory();
+        let ids = ConfigIds::open(&store).unwrap();
+        assert_eq!((ids.next(), ids.clone().next()), (1, 2));
+        let early = ids.change();
+        assert_eq!(ids.next(), 3);
+        store.apply(vec![ids.change()]).await.unwrap();
+        store.apply(vec![early]).await.unwrap();
+        assert_eq!(ConfigIds::open(&store).unwrap().next(), 4, "an older change that came late");
     }
 
     #[tokio::test]

@@ -104,7 +104,7 @@ async fn record(context: &Context, args: Args) -> Reply {
     match context.recordings.add(settings).await {
         Ok(recording) => {
             let mut config =
-                shape::config(recording.config_id, &recording.settings, &recording.computed_path);
+                shape::config(recording.config_id, &recording.settings, &recording.destination.computed_path);
             if is_mp4 && is_live {
                 config["mp4BinPath"] = json!("evo-mp4writer");
             }
@@ -138,6 +138,7 @@ fn settings(args: Args) -> Settings {
         has_audio: args.is("hasAudio"),
         manifest: args.is("manifest"),
         user: args.user,
+        ..Settings::default()
     }
 }
 
@@ -152,21 +153,8 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_documented_table() {
-        let expected = Settings {
-            local_stream_name: "cam1".into(),
-            path_to_file: "a b".into(),
-            format: "mp4".into(),
-            overwrite: false,
-            keep_alive: true,
-            chunk_length: 0,
-            wait_for_idr: true,
-            win_qt_compat: false,
-            date_folder_structure: false,
-            preset: 0,
-            has_audio: true,
-            manifest: false,
-            user: Default::default(),
-        };
+        let expected =
+            Settings { local_stream_name: "cam1".into(), path_to_file: "a b".into(), ..Settings::default() };
         assert_eq!(asked(r"localStreamName=cam1 pathtofile=a\ b"), expected);
     }
 
@@ -186,6 +174,7 @@ mod tests {
             has_audio: false,
             manifest: true,
             user: [("_a".to_owned(), "b".to_owned())].into(),
+            ..Settings::default()
         };
         let all = "LOCALSTREAMNAME=s pathToFile=p type=TS overwrite=true keepAlive=no chunkLength=999999 \
             waitForIdr=0 winQtCompat=YES dateFolderStructure=1 preset=3 hasAudio=false manifest=1 _a=b";

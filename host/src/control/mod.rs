@@ -3,7 +3,7 @@
 //! ```text
 //! server::ascii   lines of text   ┐           ┌ commands::record, …   what it does
 //! server::http    GET, base64     ┼→ answer() ┤
-//! (more later)                    ┘           └ table::Command        what it takes, and its help
+//! server::http    REST: rest      ┘           └ table::Command        what it takes, its help, its routes
 //! ```
 //!
 //! All transports read a [`parse::Line`], have it answered by [`answer`], and write the [`reply::Reply`] in
@@ -11,8 +11,11 @@
 
 pub mod client;
 pub mod commands;
+pub mod openapi;
 pub mod parse;
+pub mod percent;
 pub mod reply;
+pub mod rest;
 pub mod server;
 pub mod shape;
 pub mod table;

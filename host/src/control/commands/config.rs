@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::ID;
 use crate::control::{
     Context,
-    reply::Reply,
+    reply::{Fault, Reply},
     shape::config_with_status,
     table::{Args, Command, Kind, Need, Param, Role, Route},
 };
@@ -96,20 +96,20 @@ fn info(context: &Context, args: &Args) -> Reply {
             "pathToFile",
             "status",
         ]),
-        None => Reply::fail(NOT_FOUND),
+        None => Reply::fault(Fault::NotFound, NOT_FOUND),
     }
 }
 
 async fn remove(context: &Context, args: Args) -> Reply {
     let Some(id) = args.int("id") else {
-        return Reply::fail(match args.text("groupName") {
-            Some(_) => "Config group not found",
-            None => "No id nor group name provided",
-        });
+        return match args.text("groupName") {
+            Some(_) => Reply::fault(Fault::NotFound, "Config group not found"),
+            None => Reply::fail("No id nor group name provided"),
+        };
     };
     match context.recordings.remove(id).await {
         Some(recording) => Reply::success("Configuration terminated", config_with_status(&recording))
             .showing(&["configId", "localStreamName", "pathToFile"]),
-        None => Reply::fail(NOT_FOUND),
+        None => Reply::fault(Fault::NotFound, NOT_FOUND),
     }
 }

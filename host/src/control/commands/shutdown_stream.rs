@@ -6,7 +6,7 @@ use super::{ID_OR_NAME, STREAM_ID, STREAM_NAME};
 use crate::{
     control::{
         Context,
-        reply::Reply,
+        reply::{Fault, Reply},
         shape::{Stream, Streams, config_with_status},
         table::{Args, Command, Kind, Need, Param, Role, Route},
     },
@@ -50,7 +50,7 @@ async fn shutdown(context: &Context, args: Args) -> Reply {
         },
         (None, None) => return Reply::fail("id or localStreamName parameters needs to be supplied"),
     };
-    let Some(stream) = stream else { return Reply::fail(GONE) };
+    let Some(stream) = stream else { return Reply::fault(Fault::NotFound, GONE) };
     let info = streams.object(stream);
     let carrier = match stream {
         Stream::Live(live) => {
@@ -65,7 +65,7 @@ async fn shutdown(context: &Context, args: Args) -> Reply {
                 context.recordings.restart(id).await
             };
             if known.is_none() {
-                return Reply::fail(GONE);
+                return Reply::fault(Fault::NotFound, GONE);
             }
             Value::Null
         }
@@ -84,7 +84,7 @@ async fn cancel(context: &Context, name: &str) -> Reply {
         }
     }
     if configs.is_empty() {
-        return Reply::fail(GONE);
+        return Reply::fault(Fault::NotFound, GONE);
     }
     closed(json!({ "configs": configs, "protocolStackInfo": null, "streamInfo": null }))
 }

@@ -3,7 +3,7 @@
 use super::{ID_OR_NAME, STREAM_ID, STREAM_NAME};
 use crate::control::{
     Context,
-    reply::Reply,
+    reply::{Fault, Reply},
     shape::Streams,
     table::{Args, Command, Role, Route},
 };
@@ -29,6 +29,6 @@ fn info(context: &Context, args: &Args) -> Reply {
     };
     match stream {
         Some(stream) => Reply::success("Stream information", streams.object(stream)),
-        None => Reply::fail(format!("Stream {asked} not found")),
+        None => Reply::fault(Fault::NotFound, format!("Stream {asked} not found")),
     }
 }

@@ -1,6 +1,7 @@
 //! The table of commands as a whole; in modules, the transports and the commands on a real recorder.
 
 mod commands;
+mod rest;
 mod transports;
 
 use tempfile::TempDir;

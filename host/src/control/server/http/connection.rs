@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -65,22 +65,23 @@ impl Listener for Bounded {
 pub(super) struct Peer {
     pub(super) near: SocketAddr,
     pub(super) far: SocketAddr,
-    busy: Arc<AtomicBool>,
+    /// How many are at work on it.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Peer {
     /// Stops the clock of the connection: it is our turn, until the guard is dropped.
     pub(super) fn busy(&self) -> Busy {
-        self.busy.store(true, Ordering::Relaxed);
+        self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(self.busy.clone())
     }
 }
 
-pub(super) struct Busy(Arc<AtomicBool>);
+pub(super) struct Busy(Arc<AtomicUsize>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -129,7 +130,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if !self.peer.busy.load(Ordering::Relaxed) {
+            if self.peer.busy.load(Ordering::Relaxed) == 0 {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             // Our turn. The clock is wound up, as nobody may ask for it once our turn is over.

@@ -9,6 +9,7 @@
 //! All transports read a [`parse::Line`], have it answered by [`answer`], and write the [`reply::Reply`] in
 //! their own form. None of them knows any command.
 
+pub mod auth;
 pub mod client;
 pub mod commands;
 pub mod openapi;
@@ -25,6 +26,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{events::Events, recorder::Recordings, registry::Registry, repair::Repairs, store::Store};
+use auth::Access;
 use parse::{Line, ParseError, Value};
 use reply::{Fault, Reply};
 use table::Role;
@@ -39,6 +41,8 @@ pub struct Context {
     pub store: Store,
     pub version: Version,
     pub limits: Limits,
+    /// Who may send commands.
+    pub access: Arc<Access>,
     /// Stops the server when a command cancels it.
     pub shutdown: CancellationToken,
 }
@@ -54,7 +58,13 @@ impl Context {
         shutdown: CancellationToken,
     ) -> Self {
         let (version, limits) = (Version::default(), Limits::default());
-        Self { registry, recordings, repairs, events, store, version, limits, shutdown }
+        let access = Arc::default();
+        Self { registry, recordings, repairs, events, store, version, limits, access, shutdown }
+    }
+
+    /// The same, for those who may enter.
+    pub fn for_those(self, access: Arc<Access>) -> Self {
+        Self { access, ..self }
     }
 }
 
@@ -147,7 +157,7 @@ pub async fn answer(context: &Arc<Context>, caller: &Caller, line: Result<Line, 
         tracing::error!(%far, command = name, %error, "a command broke");
         Reply::fault(Fault::Failed, format!("command {name} broke; the server's log has more"))
     });
-    tracing::debug!(%far, command = name, status = ?reply.status, reply.description, "command");
+    tracing::debug!(%far, by = caller.name, command = name, status = ?reply.status, reply.description, "command");
     reply
 }
 

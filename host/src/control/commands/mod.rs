@@ -8,12 +8,15 @@ mod session;
 mod shutdown_stream;
 mod stream_info;
 
+pub use session::AUTH;
+
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 13] = [
+pub static COMMANDS: [&Command; 14] = [
     &session::HELP,
     &session::QUIT,
+    &AUTH,
     &session::VERSION,
     &record::RECORD,
     &config::LIST_CONFIG,

@@ -29,9 +29,11 @@ use crate::control::{
 mod api;
 mod connection;
 mod events;
+mod login;
 mod origin;
 
 use connection::{Bounded, Peer};
+use origin::Own;
 
 /// Who answers, as the `Server` header has it.
 const SERVER: &str = concat!("Reelwright/", env!("CARGO_PKG_VERSION"));
@@ -46,7 +48,7 @@ struct Web {
 
 /// Serves until `stop`, then lets each client have the reply it waits for.
 pub async fn serve_http(listener: TcpListener, context: Arc<Context>, stop: CancellationToken) {
-    let listener = Bounded::new(listener, &context.limits);
+    let listener = Bounded::new(listener, &context.limits, context.access.clone());
     let listeners = Arc::new(Semaphore::new(events::MAX_LISTENERS));
     let web = Arc::new(Web { context, stop: stop.clone(), listeners });
     let service = router(web).into_make_service_with_connect_info::<Peer>();
@@ -68,14 +70,18 @@ async fn serve(
 ) -> Response {
     let _busy = peer.busy();
     let is_api = api::is_below(request.uri().path());
-    if let Err(reason) = origin::check(request.uri(), request.headers(), peer.near) {
+    let own = Own { near: peer.near, tls: peer.is_tls(), hosts: web.context.access.hosts() };
+    if let Err(reason) = origin::check(request.uri(), request.headers(), own) {
         tracing::warn!(far = %peer.far, reason, "an HTTP request was refused");
         return match is_api {
             true => api::problem(403, &reason),
             false => respond(StatusCode::FORBIDDEN, &Reply::fail(format!("Forbidden: {reason}"))),
         };
     }
-    let caller = Caller::local(peer.far);
+    let caller = match login::enter(&web.context.access, &peer, request.headers()) {
+        Ok(caller) => caller,
+        Err(denied) => return login::refuse(denied, is_api),
+    };
     if is_api {
         return api::serve(&web, &peer, &caller, request).await;
     }

@@ -122,7 +122,8 @@ async fn every_status_says_what_it_is() {
 #[tokio::test]
 async fn what_is_made_has_a_place() {
     let server = http(Limits::default()).await;
-    let body = r#"{"localStreamName":"cam1","pathToFile":"b","keepAlive":false,"chunkLength":60,"_who":"me/you"}"#;
+    let body =
+        r#"{"localStreamName":"cam1","pathToFile":"b","keepAlive":false,"chunkLength":60,"_who":"me/you"}"#;
     let made = send(&server, "POST", "/recordings", JSON, body).await;
     assert_eq!(made.status, 201, "{}", made.body);
     assert!(made.head.contains("\r\nlocation: /api/v1/recordings/1\r\n"), "{}", made.head);

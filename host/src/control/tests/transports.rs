@@ -35,10 +35,20 @@ pub(super) async fn serve<F: Future<Output = ()> + Send + 'static>(
     limits: Limits,
     transport: fn(TcpListener, Arc<Context>, CancellationToken) -> F,
 ) -> Server {
+    serve_for(Arc::default(), limits, transport).await
+}
+
+/// The same, for those who may enter.
+pub(super) async fn serve_for<F: Future<Output = ()> + Send + 'static>(
+    access: Arc<Access>,
+    limits: Limits,
+    transport: fn(TcpListener, Arc<Context>, CancellationToken) -> F,
+) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let (context, media) = context(limits).await;
+    let context = Arc::new(Context { access, ..(*context).clone() });
     let task = tokio::spawn(transport(listener, context.clone(), stop.clone()));
     Server { addr, context, stop, task, _media: media }
 }

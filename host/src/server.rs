@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    control::{self, auth::Access, server},
+    control::{self, auth::Access, process::LogLevel, server},
     events::{Event, Events},
     format::{Engine, Formats, limits::Limits},
     output::{
@@ -47,6 +47,7 @@ pub type Addresses = BTreeMap<&'static str, SocketAddr>;
 /// Serves until `stop`, or until a command says so. `ready` is called when all ports are open.
 pub async fn serve(
     config: Config,
+    log_level: LogLevel,
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
@@ -85,17 +86,16 @@ pub async fn serve(
     let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
     let claims = disk.claims.clone();
     let recordings = Recordings::new(registry.clone(), formats.clone(), disk, repairs.clone(), recorder);
-    let context = Arc::new(
-        control::Context::new(
-            registry.clone(),
-            recordings.clone(),
-            repairs.clone(),
-            events,
-            store,
-            stop.clone(),
-        )
-        .for_those(access.clone()),
-    );
+    let context = control::Context::new(
+        registry.clone(),
+        recordings.clone(),
+        repairs.clone(),
+        events,
+        store,
+        log_level,
+        stop.clone(),
+    )?;
+    let context = Arc::new(context.for_those(access.clone()));
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {

@@ -159,6 +159,7 @@ impl Store {
     pub fn in_memory() -> Self {
         let backend = redb::backends::InMemoryBackend::new();
         let db = Database::builder().create_with_backend(backend).expect("memory does not fail");
+        begin(&db).expect("memory does not fail");
         Self::new(db).expect("a thread")
     }
 
@@ -256,15 +257,17 @@ fn open_checked(path: &Path) -> Result<Database, Fault> {
         Ok(false) => return Err(Fault::Damaged("its checksums do not match".into())),
         Err(error) => return Err(fault(error)),
     }
-    let begin = || {
-        let write = db.begin_write().map_err(StoreError::failed)?;
-        for table in Table::ALL {
-            write.open_table(table.definition()).map_err(StoreError::failed)?;
-        }
-        write.commit().map_err(StoreError::failed)
-    };
-    begin().map_err(|error| Fault::Damaged(error.to_string()))?;
+    begin(&db).map_err(|error| Fault::Damaged(error.to_string()))?;
     Ok(db)
+}
+
+/// Makes tables that are not there, so that all can be read.
+fn begin(db: &Database) -> Result<(), StoreError> {
+    let write = db.begin_write().map_err(StoreError::failed)?;
+    for table in Table::ALL {
+        write.open_table(table.definition()).map_err(StoreError::failed)?;
+    }
+    write.commit().map_err(StoreError::failed)
 }
 
 /// Makes changes, as many calls at once as wait, until nobody can ask any more.

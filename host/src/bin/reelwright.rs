@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use reelwright::{
     config::Config,
-    control::{self, auth::tokens, table::Role},
+    control::{self, auth::tokens, process::LogLevel, table::Role},
     publish,
     recorder::manifest::{self, Manifest},
     server,
@@ -90,15 +90,20 @@ fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
-        .init();
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    let log_level = LogLevel::new(move |level| {
+        handle.reload(EnvFilter::new(level.to_string())).map_err(|error| error.to_string())
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.context("starting").and_then(|runtime| {
-        let result = runtime.block_on(run(arguments.command));
+        let result = runtime.block_on(run(arguments.command, log_level));
         // Work that a dead disk holds up does not hold us up.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
@@ -112,11 +117,11 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve { file, flags } => {
             let Some(config) = settings(file, *flags)? else { return Ok(ExitCode::FAILURE) };
-            serve(config).await?;
+            serve(config, log_level).await?;
         }
         Command::Publish { file, url, speed, streams, duration } => {
             let duration = duration.map(Duration::try_from_secs_f64).transpose().context("--duration")?;
@@ -209,7 +214,7 @@ fn settings(file: Option<PathBuf>, flags: Config) -> anyhow::Result<Option<Confi
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -221,7 +226,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         on_signal.cancel();
     });
-    server::serve(config, stop, |addresses| {
+    server::serve(config, log_level, stop, |addresses| {
         let list: Vec<_> = addresses.iter().map(|(name, addr)| format!("{name}={addr}")).collect();
         let mut out = std::io::stdout().lock();
         // Who started us may not read.

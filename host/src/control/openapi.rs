@@ -95,12 +95,13 @@ fn schema(param: &Param) -> Value {
     let mut schema = match param.kind {
         Kind::Text => json!({ "type": "string", "minLength": 1 }),
         Kind::Bool => json!({ "type": "boolean" }),
+        Kind::OneOf(words) => json!({ "type": "string", "enum": words }),
         Kind::Int(min, u64::MAX) => json!({ "type": "integer", "minimum": min }),
         Kind::Int(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
     };
     if let Need::Default(text) = param.need {
         schema["default"] = match param.kind {
-            Kind::Text => json!(text),
+            Kind::Text | Kind::OneOf(_) => json!(text),
             Kind::Bool => json!(text == "1"),
             Kind::Int(..) => json!(text.parse::<u64>().unwrap_or_default()),
         };
@@ -216,6 +217,7 @@ fn answered(command: &str) -> Value {
         "listStreams" | "listInboundStreams" => list(reference("Stream")),
         "getStreamInfo" => reference("Stream"),
         "listStreamsIds" => list(json!({ "type": "integer", "minimum": 0 })),
+        "listInboundStreamNames" => list(object(&[("name", text())])),
         "getStreamsCount" => object(&[("streamCount", count())]),
         _ => json!({}),
     }

@@ -1,9 +1,11 @@
 //! The commands, a file each or for a small family, and the one table that all transports and `help` use.
 
 mod config;
+mod inbound;
 mod list_streams;
 mod record;
 mod recoveries;
+mod server;
 mod session;
 mod shutdown_stream;
 mod stream_info;
@@ -13,7 +15,7 @@ pub use session::AUTH;
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 14] = [
+pub static COMMANDS: [&Command; 21] = [
     &session::HELP,
     &session::QUIT,
     &AUTH,
@@ -28,6 +30,13 @@ pub static COMMANDS: [&Command; 14] = [
     &list_streams::LIST_STREAMS_IDS,
     &list_streams::GET_STREAMS_COUNT,
     &stream_info::GET_STREAM_INFO,
+    &inbound::IS_STREAM_RUNNING,
+    &inbound::LIST_INBOUND_STREAMS,
+    &inbound::LIST_INBOUND_STREAM_NAMES,
+    &inbound::GET_INBOUND_STREAMS_COUNT,
+    &inbound::CLIENTS_CONNECTED,
+    &server::SET_LOG_LEVEL,
+    &server::SHUTDOWN_SERVER,
 ];
 
 /// The command that a client means.
@@ -54,5 +63,8 @@ const STREAM_NAME: Param = Param {
     help: "Name of the live stream; instead of id.",
 };
 
-/// What to say to a client that gives both.
+/// What to say to a client that gives neither …
+const ID_NOR_NAME: &str = "id or localStreamName parameters needs to be supplied";
+
+/// … or both.
 const ID_OR_NAME: &str = "id and localStreamName must not go together, choose only 1";

@@ -1,6 +1,6 @@
 //! `getStreamInfo`: one stream.
 
-use super::{ID_OR_NAME, STREAM_ID, STREAM_NAME};
+use super::{ID_NOR_NAME, ID_OR_NAME, STREAM_ID, STREAM_NAME};
 use crate::control::{
     Context,
     reply::{Fault, Reply},
@@ -25,7 +25,7 @@ fn info(context: &Context, args: &Args) -> Reply {
         (Some(_), Some(_)) => return Reply::fail(ID_OR_NAME),
         (Some(id), None) => (streams.find(id), format!("0:{id}")),
         (None, Some(name)) => (streams.named(name), name.to_owned()),
-        (None, None) => return Reply::fail("id or localStreamName parameters needs to be supplied"),
+        (None, None) => return Reply::fail(ID_NOR_NAME),
     };
     match stream {
         Some(stream) => Reply::success("Stream information", streams.object(stream)),

@@ -84,9 +84,9 @@ impl Seats {
         Self(Arc::new(Shared { max, table: Mutex::default(), freed: Notify::new() }))
     }
 
-    /// What of the places one address may have: three quarters, and on this machine all.
-    fn share(&self, ip: IpAddr) -> usize {
-        if ip.is_loopback() { self.0.max } else { (self.0.max * 3 / 4).max(1) }
+    /// Whether an address with so many places has its share: three quarters, and on this machine all.
+    fn has_its_share(&self, ip: IpAddr, count: usize) -> bool {
+        !ip.is_loopback() && count >= (self.0.max * 3 / 4).max(1)
     }
 
     /// Takes a place for a connection from an address, if need be from another one, which is told to leave.
@@ -95,7 +95,7 @@ impl Seats {
         let mut table = lock(&self.0.table);
         let mut by_ip: HashMap<IpAddr, usize> = HashMap::new();
         table.taken.values().for_each(|taken| *by_ip.entry(taken.ip).or_default() += 1);
-        let own = by_ip.get(&ip).copied().unwrap_or_default() >= self.share(ip);
+        let own = self.has_its_share(ip, by_ip.get(&ip).copied().unwrap_or_default());
         if own || table.taken.len() >= self.0.max {
             let leaves = table
                 .taken

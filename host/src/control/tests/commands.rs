@@ -189,3 +189,125 @@ async fn a_recording_is_a_stream_of_its_own() {
     let status = ok(&context, "getConfigInfo id=2", "Configuration Info").await["status"].take();
     assert_eq!(status["current"]["description"], "Waiting for stream");
 }
+
+#[tokio::test]
+async fn live_streams_have_lists_of_their_own() {
+    let (context, _media) = context(Limits::default()).await;
+    let nothing = [
+        ("listInboundStreams", "Available inbound streams", Value::Null),
+        ("listInboundStreamNames", "Inbound local stream names", Value::Null),
+        ("getInboundStreamsCount", "Active inbound streams", json!({ "inboundStreamsCount": 0 })),
+        ("clientsConnected", "EMS outbound client connections count", json!({ "outboundCount": 0 })),
+        ("isStreamRunning localStreamName=cam1", "Stream status:", json!({ "Running": false })),
+    ];
+    for (line, description, data) in nothing {
+        assert_eq!(ok(&context, line, description).await, data, "{line}");
+    }
+    for (line, error) in [
+        ("clientsConnected localStreamName=cam1", "Stream cam1 not found"),
+        ("isStreamRunning", "Syntax error. No parameters provided"),
+        ("isStreamRunning _a=1", "id or localStreamName parameters needs to be supplied"),
+        ("isStreamRunning id=9", "Config ID not found"),
+        (
+            "isStreamRunning id=9 localStreamName=a",
+            "id and localStreamName must not go together, choose only 1",
+        ),
+    ] {
+        assert_eq!(fails(&context, line).await, error, "{line}");
+    }
+    ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
+    let running = async |line: &str| ok(&context, line, "Stream status:").await["Running"].clone();
+    assert_eq!(running("isStreamRunning id=1").await, false);
+
+    let _publisher = publish(&context, "cam1");
+    streams(&context, 2).await;
+    assert_eq!(running("isStreamRunning id=1").await, true);
+    assert_eq!(running("isStreamRunning localStreamName=cam1").await, true);
+    let names = ok(&context, "listInboundStreamNames", "Inbound local stream names").await;
+    assert_eq!(names, json!([{ "name": "cam1" }]));
+    let list = ok(&context, "listInboundStreams", "Available inbound streams").await;
+    assert_eq!((list.as_array().unwrap().len(), &list[0]["type"]), (1, &json!("INR")));
+    let count = ok(&context, "getInboundStreamsCount", "Active inbound streams").await;
+    assert_eq!(count, json!({ "inboundStreamsCount": 1 }));
+    let line = "clientsConnected localStreamName=cam1";
+    let words = "EMS outbound client connections count for the corresponding localstreamname: cam1";
+    assert_eq!(ok(&context, line, words).await, json!({ "outboundCount": 0 }));
+}
+
+#[tokio::test]
+async fn the_server_stops_when_it_is_asked_twice() {
+    let (context, _media) = context(Limits::default()).await;
+    let words = "Call shutdownserver again with the provided key";
+    let old = ok(&context, "shutdownServer", words).await["key"].as_str().unwrap().to_owned();
+    let key = ok(&context, "shutdownServer", words).await["key"].as_str().unwrap().to_owned();
+    assert_eq!((key.len(), key == old), (16, false));
+    for wrong in ["x", &old] {
+        let error = fails(&context, &format!("shutdownServer key={wrong}")).await;
+        assert!(error.starts_with("The key is not the one of the last call"), "{error}");
+    }
+    assert!(!context.shutdown.is_cancelled());
+    let reply = ask(&context, &format!("shutdownServer key={key}")).await;
+    assert!(reply.close && context.shutdown.is_cancelled(), "{reply:?}");
+}
+
+#[tokio::test]
+async fn the_log_gets_a_level() {
+    let (context, _media) = context(Limits::default()).await;
+    let levels = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = levels.clone();
+    let log_level = LogLevel::new(move |level| {
+        seen.lock().unwrap().push(level.to_string());
+        Ok(())
+    });
+    let context = Arc::new(Context { log_level, ..(*context).clone() });
+    for level in ["-1", "1", "2", "3", "4", "6"] {
+        let data = ok(&context, &format!("setLogLevel level={level}"), "Log level is set").await;
+        assert_eq!(data, Value::Null);
+    }
+    assert_eq!(*levels.lock().unwrap(), ["off", "error", "warn", "info", "debug", "trace"]);
+    let words = "-1, 0, 1, 2, 3, 4, 5, 6";
+    let error = format!("Syntax error. Parameter level is invalid. It takes one of: {words}");
+    for line in ["setLogLevel level=7", "setLogLevel level=debug"] {
+        assert_eq!(fails(&context, line).await, error);
+    }
+}
+
+#[tokio::test]
+async fn a_command_with_an_id_runs_once() {
+    let (context, _media) = context(Limits::default()).await;
+    let line = "record localStreamName=cam1 pathToFile=a commandId=7";
+    let recorded = ask(&context, line).await;
+    assert_eq!((recorded.status, recorded.response_id.as_deref()), (Status::Success, Some("7")));
+    for again in [line, "removeConfig id=1 commandId=7"] {
+        let refused = ask(&context, again).await;
+        assert_eq!((refused.fault, refused.response_id.as_deref()), (Fault::Conflict, Some("7")));
+        let words = "commandId 7 was used before: record answered `Recording Stream` ";
+        assert!(refused.description.starts_with(words), "{refused:?}");
+    }
+    let configs = ok(&context, "listConfig", "Run-time configuration").await;
+    assert_eq!(configs["record"].as_array().unwrap().len(), 1);
+    // What changes nothing is answered each time, and what failed may be tried again.
+    for line in ["version commandId=8", "version commandId=8", "removeConfig id=9 commandId=9"] {
+        assert_eq!(ask(&context, line).await.response_id.as_deref(), line.rsplit('=').next());
+    }
+    assert_eq!(ask(&context, "removeConfig id=1 commandId=9").await.status, Status::Success);
+    let long = format!("version commandId={}", "x".repeat(257));
+    assert_eq!(fails(&context, &long).await, "Syntax error. Parameter commandId is invalid");
+}
+
+#[tokio::test]
+async fn a_role_may_do_what_it_may() {
+    let (context, _media) = context(Limits::default()).await;
+    let caller = |role| Caller { role, ..Caller::local(([127, 0, 0, 1], 1).into()) };
+    let ask = async |role, line: &str| {
+        let reply = answer(&context, &caller(role), Line::parse(line.as_bytes())).await;
+        (reply.status == Status::Success, reply.fault)
+    };
+    let record = "record localStreamName=cam1 pathToFile=a";
+    let forbidden = (false, Fault::Forbidden);
+    assert!(ask(Role::Read, "listStreams").await.0);
+    assert_eq!(ask(Role::Read, record).await, forbidden);
+    assert!(ask(Role::Operate, record).await.0);
+    assert_eq!(ask(Role::Operate, "shutdownServer").await, forbidden);
+    assert!(ask(Role::Admin, "shutdownServer").await.0);
+}

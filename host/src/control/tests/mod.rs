@@ -8,7 +8,11 @@ mod transports;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::{commands::COMMANDS, table::Need, *};
+use super::{
+    commands::COMMANDS,
+    table::{Kind, Need},
+    *,
+};
 use crate::{
     events::Events,
     format::{Engine, Formats, limits},
@@ -34,8 +38,16 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
     let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
     let recordings =
         Recordings::new(registry.clone(), formats, disk, repairs.clone(), recorder::Config::default());
-    let context =
-        Context::new(registry, recordings, repairs, events, Store::in_memory(), CancellationToken::new());
+    let context = Context::new(
+        registry,
+        recordings,
+        repairs,
+        events,
+        Store::in_memory(),
+        LogLevel::default(),
+        CancellationToken::new(),
+    )
+    .unwrap();
     let context = Context { limits, ..context };
     (Arc::new(context), media)
 }
@@ -61,7 +73,10 @@ fn the_table_is_sound() {
         // Every default is one that a client could send.
         let mut given = vec!["_any=1".to_owned()];
         given.extend(command.params.iter().map(|param| match param.need {
-            Need::Mandatory => format!("{}=1", param.name),
+            Need::Mandatory => match param.kind {
+                Kind::OneOf(words) => format!("{}={}", param.name, words[0]),
+                _ => format!("{}=1", param.name),
+            },
             Need::Default(value) => format!("{}={value}", param.name),
             Need::Optional => String::new(),
         }));

@@ -30,6 +30,24 @@ pub struct Config {
     /// Address of the HTTP command line [default: 127.0.0.1:7777]
     #[arg(long, value_name = "ADDR")]
     pub http_cli: Option<SocketAddr>,
+    /// Certificate chain in PEM, for TLS on the three command lines; with tls-key. Read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key in PEM, for tls-cert
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Tokens of who may give commands, as `reelwright token` makes them. Read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Another name that HTTP requests may call the server by; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// Takes tokens without TLS from elsewhere: for those behind a proxy that speaks TLS [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_plaintext: Option<bool>,
+    /// Who comes over the loopback interface needs no token [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub loopback_trusted: Option<bool>,
     /// Folder that relative recording paths lie in; made if it is missing [default: ./media]
     #[arg(long, value_name = "DIR")]
     pub media_root: Option<PathBuf>,
@@ -131,6 +149,12 @@ impl Config {
             ascii_cli: self.ascii_cli.or(other.ascii_cli),
             json_cli: self.json_cli.or(other.json_cli),
             http_cli: self.http_cli.or(other.http_cli),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
+            token_file: self.token_file.or(other.token_file),
+            allow_host: if self.allow_host.is_empty() { other.allow_host } else { self.allow_host },
+            insecure_plaintext: self.insecure_plaintext.or(other.insecure_plaintext),
+            loopback_trusted: self.loopback_trusted.or(other.loopback_trusted),
             media_root: self.media_root.or(other.media_root),
             allow_path: if self.allow_path.is_empty() { other.allow_path } else { self.allow_path },
             data_dir: self.data_dir.or(other.data_dir),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    control::{self, process::LogLevel, server},
+    control::{self, auth::Access, process::LogLevel, server},
     events::{Event, Events},
     format::{Engine, Formats, limits::Limits},
     output::{
@@ -52,6 +52,7 @@ pub async fn serve(
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
     let recorder = config.recorder();
+    let access = Arc::new(Access::open(&config)?);
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
     fs::create_dir_all(&data).with_context(|| format!("the data folder {}", data.display()))?;
@@ -95,7 +96,7 @@ pub async fn serve(
     };
     let recordings = Recordings::new(parts, recorder);
     recordings.restore().await?;
-    let context = Arc::new(control::Context::new(
+    let context = control::Context::new(
         registry.clone(),
         recordings.clone(),
         repairs.clone(),
@@ -103,7 +104,8 @@ pub async fn serve(
         store,
         log_level,
         stop.clone(),
-    )?);
+    )?;
+    let context = Arc::new(context.for_those(access.clone()));
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {
@@ -117,11 +119,15 @@ pub async fn serve(
     let ascii = bind("ascii-cli", config.ascii_cli, (local, 1222)).await?;
     let json = bind("json-cli", config.json_cli, (local, 1112)).await?;
     let http = bind("http-cli", config.http_cli, (local, 7777)).await?;
+    for (name, listener) in [("ascii-cli", &ascii), ("json-cli", &json), ("http-cli", &http)] {
+        access.may_listen(name, listener.local_addr()?)?;
+    }
 
     // Publishers stop first, so that recordings get everything that was sent; then files are closed, which
     // a client may be waiting for; then clients are sent away.
     let (no_publishers, no_clients) = (CancellationToken::new(), CancellationToken::new());
     let watch = tokio::spawn(async move { formats.watch().await });
+    let watch_access = tokio::spawn(access.watch());
     let publishers = tokio::spawn(rtmp::server::serve(
         rtmp,
         registry,
@@ -147,6 +153,7 @@ pub async fn serve(
 
     tracing::info!("stopping");
     watch.abort();
+    watch_access.abort();
     no_publishers.cancel();
     if tokio::time::timeout(PUBLISHERS_LIMIT, publishers).await.is_err() {
         tracing::warn!("publishers did not go in time");

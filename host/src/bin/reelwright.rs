@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use reelwright::{
     config::Config,
-    control::{self, process::LogLevel},
+    control::{self, auth::tokens, process::LogLevel, table::Role},
     publish,
     recorder::manifest::{self, Manifest},
     server,
@@ -62,6 +62,14 @@ enum Command {
         /// The file, or several
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Makes a token for who gives commands from elsewhere, and prints it with its entry for the token file
+    Token {
+        /// Who it is for
+        name: String,
+        /// What it allows: read, operate (start and stop recordings) or admin
+        #[arg(long, value_parser = role)]
+        role: Role,
     },
     /// Sends one command to a running server and prints the reply
     Cli {
@@ -124,6 +132,13 @@ async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> 
             );
         }
         Command::Verify { files } => return Ok(verify(&files)),
+        Command::Token { name, role } => {
+            let (token, entry) = tokens::new(&name, role)?;
+            println!(
+                "The token, which is shown this once only:\n\n{token}\n\nIts entry for the token file:\n"
+            );
+            print!("{entry}");
+        }
         Command::Cli { command, addr } => {
             let (succeeded, reply) = control::client::ascii(&addr, &command).await.context(addr)?;
             print!("{}", reply.replace('\r', ""));
@@ -131,6 +146,10 @@ async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> 
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    tokens::role_of(text).ok_or_else(|| "the roles are read, operate and admin".into())
 }
 
 /// Compares files with their manifests; the worst of them gives the exit code.

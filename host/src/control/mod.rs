@@ -3,18 +3,22 @@
 //! ```text
 //! server::ascii   lines of text   ┐           ┌ commands::record, …   what it does
 //! server::http    GET, base64     ┼→ answer() ┤
-//! (more later)                    ┘           └ table::Command        what it takes, and its help
+//! server::http    REST: rest      ┘           └ table::Command        what it takes, its help, its routes
 //! ```
 //!
 //! All transports read a [`parse::Line`], have it answered by [`answer`], and write the [`reply::Reply`] in
 //! their own form. None of them knows any command.
 
+pub mod auth;
 pub mod client;
 pub mod commands;
 mod ids;
+pub mod openapi;
 pub mod parse;
+pub mod percent;
 pub mod process;
 pub mod reply;
+pub mod rest;
 pub mod server;
 pub mod shape;
 pub mod table;
@@ -30,6 +34,7 @@ use crate::{
     repair::Repairs,
     store::{Store, StoreError},
 };
+use auth::Access;
 use ids::{CommandIds, IdError};
 use parse::{Line, ParseError, Value};
 use process::{LogLevel, StopKey};
@@ -46,6 +51,8 @@ pub struct Context {
     pub store: Store,
     pub version: Version,
     pub limits: Limits,
+    /// Who may send commands.
+    pub access: Arc<Access>,
     pub log_level: LogLevel,
     pub stop_key: StopKey,
     ids: CommandIds,
@@ -64,6 +71,7 @@ impl Context {
         log_level: LogLevel,
         shutdown: CancellationToken,
     ) -> Result<Self, StoreError> {
+        let access = Arc::default();
         let (version, limits, stop_key) = (Version::default(), Limits::default(), StopKey::default());
         let ids = CommandIds::open(store.clone())?;
         Ok(Self {
@@ -74,11 +82,17 @@ impl Context {
             store,
             version,
             limits,
+            access,
             log_level,
             stop_key,
             ids,
             shutdown,
         })
+    }
+
+    /// The same, for those who may enter.
+    pub fn for_those(self, access: Arc<Access>) -> Self {
+        Self { access, ..self }
     }
 }
 
@@ -171,7 +185,7 @@ pub async fn answer(context: &Arc<Context>, caller: &Caller, line: Result<Line, 
         tracing::error!(%far, command = name, %error, "a command broke");
         Reply::fault(Fault::Failed, format!("command {name} broke; the server's log has more"))
     });
-    tracing::debug!(%far, command = name, status = ?reply.status, reply.description, "command");
+    tracing::debug!(%far, by = caller.name, command = name, status = ?reply.status, reply.description, "command");
     reply
 }
 

@@ -10,12 +10,15 @@ mod session;
 mod shutdown_stream;
 mod stream_info;
 
+pub use session::AUTH;
+
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 20] = [
+pub static COMMANDS: [&Command; 21] = [
     &session::HELP,
     &session::QUIT,
+    &AUTH,
     &session::VERSION,
     &record::RECORD,
     &config::LIST_CONFIG,

@@ -1,7 +1,9 @@
 //! The table of commands as a whole; in modules, the transports and the commands on a real recorder.
 
+mod access;
 mod commands;
 mod every;
+mod rest;
 mod transports;
 
 use tempfile::TempDir;
@@ -101,7 +103,7 @@ async fn help_tells_all_that_the_table_knows() {
     assert_eq!(reply.description, "Available commands");
     let list = reply.data.as_array().unwrap();
     let names: Vec<_> = list.iter().map(|c| c["command"].as_str().unwrap()).collect();
-    assert_eq!(names[..4], ["help", "quit", "version", "record"]);
+    assert_eq!(names[..5], ["help", "quit", "auth", "version", "record"]);
     assert!(names.contains(&"removePullPushConfig"));
     let record = list.iter().find(|c| c["command"] == "record").unwrap();
     let expected = serde_json::json!({

@@ -17,6 +17,7 @@ pub mod openapi;
 pub mod parse;
 pub mod percent;
 pub mod process;
+pub mod query;
 pub mod reply;
 pub mod rest;
 pub mod server;

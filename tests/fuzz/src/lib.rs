@@ -5,7 +5,12 @@
 
 use bytes::{Buf, BytesMut};
 use reelwright::{
-    control::{commands, parse::Line, table::Args},
+    control::{
+        commands::{self, COMMANDS},
+        parse::{Line, Value},
+        query, rest,
+        table::Args,
+    },
     rtmp::{Event, Limits, Session},
 };
 
@@ -13,11 +18,36 @@ use reelwright::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("line", line), ("session", session)];
+pub const TARGETS: &[Target] = &[("line", line), ("query", query), ("rest", rest), ("session", session)];
 
 /// A line of the command lines, up to the arguments of its command.
 pub fn line(bytes: &[u8]) {
     if let Ok(line) = Line::parse(bytes) {
+        bind(line);
+    }
+}
+
+/// The target of a request to the HTTP command line: `/command?params=…`.
+pub fn query(bytes: &[u8]) {
+    let Ok(target) = str::from_utf8(bytes) else { return };
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    if let Ok(line) = query::read(path, query) {
+        bind(line);
+    }
+}
+
+/// A request of the REST API: method, path and query on a line, the body behind it.
+pub fn rest(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (head, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let Ok(head) = str::from_utf8(head) else { return };
+    let (method, target) = head.split_once(' ').unwrap_or(("GET", head));
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let rest::Place::Command { command, params, .. } = rest::find(&COMMANDS, method, path) else { return };
+    let text = |(name, text)| (name, Value::Text(text));
+    let (Ok(in_query), Ok(in_body)) = (rest::query(query), rest::body(body)) else { return };
+    let params = params.into_iter().chain(in_query).map(text).chain(in_body).collect();
+    if let Ok(line) = rest::line(command, params) {
         bind(line);
     }
 }

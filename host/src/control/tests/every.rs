@@ -155,6 +155,17 @@ impl Case {
         format!(r#"{{"data":{},"description":"{description}","status":"{status}"}}"#, self.data)
     }
 
+    /// The whole response of the REST API: the data alone, or a problem.
+    fn rest(&self) -> String {
+        let plain = self.description.replace("\\/", "/");
+        match self.success {
+            true => "HTTP/1.1 20…\r\ncontent-type: application/json\r\n…".into(),
+            false => {
+                format!("HTTP/1.1 4…\r\ncontent-type: application/problem+json\r\n…\"detail\":\"{plain}\"…")
+            }
+        }
+    }
+
     /// How the text form begins.
     fn ascii(&self) -> String {
         let first = if self.success { "Command entered successfully!" } else { "Command failed!" };
@@ -181,6 +192,7 @@ enum Transport {
     Ascii,
     Json,
     Http,
+    Rest,
 }
 
 /// A line as careless clients send it: other case, blanks around and between.
@@ -207,6 +219,7 @@ async fn ask(transport: Transport, addr: SocketAddr, line: &str) -> String {
             // Unescaped, as PHP's clients send it.
             format!("GET /{command}?params={} HTTP/1.1\r\nHost: localhost\r\n\r\n", STANDARD.encode(params))
         }
+        Transport::Rest => rest_request(line),
     };
     let mut socket = TcpStream::connect(addr).await.unwrap();
     socket.write_all(request.as_bytes()).await.unwrap();
@@ -228,7 +241,49 @@ async fn ask(transport: Transport, addr: SocketAddr, line: &str) -> String {
             assert!(reply.starts_with(b"HTTP/1.1 200 OK\r\n"));
             body(&reply[head..])
         }
+        Transport::Rest => String::from_utf8(reply).unwrap(),
     }
+}
+
+/// A line as a request of the REST API: at its command's first route, with the other parameters in a body.
+fn rest_request(line: &str) -> String {
+    let line = Line::parse(line.as_bytes()).unwrap();
+    let command = crate::control::commands::find(&line.command).unwrap();
+    let mut body = serde_json::Map::new();
+    for (name, value) in line.params {
+        body.insert(
+            name,
+            match value {
+                Value::Text(text) => text.into(),
+                Value::List(items) => items.into(),
+            },
+        );
+    }
+    // The route whose parameters are given.
+    let names = |path: &str| -> Vec<String> {
+        path.split('/')
+            .filter_map(|part| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned()))
+            .collect()
+    };
+    let has_all = |route: &&table::Route| names(route.path).iter().all(|name| body.contains_key(name));
+    let route = command.routes.iter().find(has_all).unwrap_or(&command.routes[0]);
+    let mut path = route.path.to_owned();
+    for name in names(route.path) {
+        let value = body.remove(&name).map_or("x".into(), |value| value.as_str().unwrap().to_owned());
+        path = path.replace(&format!("{{{name}}}"), &value);
+    }
+    let method = route.method;
+    let (query, body) = if method == "GET" {
+        let pairs: Vec<_> = body.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap())).collect();
+        (format!("?{}", pairs.join("&")), String::new())
+    } else {
+        (String::new(), serde_json::Value::from(body).to_string())
+    };
+    format!(
+        "{method} /api/v1{path}{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn body(json: &[u8]) -> String {
@@ -246,14 +301,22 @@ async fn run(transport: Transport, spelling: fn(&str) -> String) {
     let server = match transport {
         Transport::Ascii => tokio::spawn(serve_ascii(listener, context.clone(), stop.clone())),
         Transport::Json => tokio::spawn(serve_json(listener, context.clone(), stop.clone())),
-        Transport::Http => tokio::spawn(serve_http(listener, context.clone(), stop.clone())),
+        Transport::Http | Transport::Rest => {
+            tokio::spawn(serve_http(listener, context.clone(), stop.clone()))
+        }
     };
     for case in CASES {
         let line = spelling(case.line);
+        // Neither is a command of the REST API: not by any path, or not without what its path needs.
+        let command = crate::control::commands::find(case.line.split(' ').next().unwrap_or_default());
+        if matches!(transport, Transport::Rest) && command.is_none_or(|command| !has_route(command, case)) {
+            continue;
+        }
         let reply = ask(transport, addr, &line).await;
         let expected = match transport {
             Transport::Ascii => case.ascii(),
             Transport::Json | Transport::Http => case.json(),
+            Transport::Rest => case.rest(),
         };
         // What a client misspelt is shown as it was spelt.
         let same = is_like(&reply, &expected) || is_like(&reply.to_lowercase(), &expected.to_lowercase());
@@ -281,6 +344,21 @@ async fn json() {
 #[tokio::test]
 async fn http() {
     run(Transport::Http, str::to_owned).await;
+}
+
+#[tokio::test]
+async fn rest() {
+    run(Transport::Rest, str::to_owned).await;
+}
+
+/// Whether the REST API can ask the same.
+fn has_route(command: &table::Command, case: &Case) -> bool {
+    let has = |name: &str| case.line.to_lowercase().contains(&format!("{}=", name.to_lowercase()));
+    let fits = |route: &table::Route| {
+        let names = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        names.into_iter().all(has)
+    };
+    command.routes.iter().any(fits)
 }
 
 #[tokio::test]

@@ -24,5 +24,6 @@ mod judges;
 mod load;
 mod matrix;
 mod program;
+mod recordings;
 mod repair;
 mod time;

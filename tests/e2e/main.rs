@@ -25,5 +25,6 @@ mod judges;
 mod load;
 mod matrix;
 mod program;
+mod recordings;
 mod repair;
 mod time;

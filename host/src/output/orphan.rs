@@ -653,6 +653,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_closed_and_not_cleared_up_is_found_with_what_was_to_be_said() {
+        for (name, role) in [("", Role::Main), ("mdat", Role::Spool)] {
+            let s = Media::new();
+            let mut segment = s.segment(false).await;
+            write(&mut segment, name, role).await;
+            if role == Role::Spool {
+                segment.promote(0);
+            }
+            let closed = segment.close(b"{}".to_vec()).await.unwrap();
+            assert_eq!(s.files(), ["x", "x.info"], "it has its name, and can be announced");
+            drop(closed);
+            for _ in 0..2 {
+                let Found::Complete(complete) = s.take().await else { panic!("not complete") };
+                assert_eq!((complete.summary.as_slice(), complete.commit.samples), (&b"{}"[..], 3));
+                assert_eq!(s.files(), ["x", "x.info"], "as long as it may not have been announced");
+            }
+            let Found::Complete(complete) = s.take().await else { panic!("not complete") };
+            complete.clear_up().await.unwrap();
+            assert_eq!(s.files(), ["x"]);
+        }
+    }
+
+    #[tokio::test]
     async fn a_head_that_was_begun_is_empty_again_and_the_media_is_where_it_was() {
         let s = Media::new();
         let mut segment = s.segment(false).await;

@@ -22,5 +22,6 @@ pub mod registry;
 pub mod repair;
 pub mod rtmp;
 pub mod server;
+pub mod state;
 pub mod store;
 mod sync;

@@ -21,7 +21,7 @@ use std::{
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The database's name in the data folder.
 const FILE: &str = "reelwright.redb";
@@ -52,6 +52,10 @@ pub enum Table {
 impl Table {
     const ALL: [Self; 6] =
         [Self::Counters, Self::Recordings, Self::Rules, Self::IngestPoints, Self::Commands, Self::Outbox];
+
+    fn is_of_orders(self) -> bool {
+        matches!(self, Table::Recordings | Table::Rules | Table::IngestPoints)
+    }
 
     fn definition(self) -> TableDefinition<'static, u64, &'static [u8]> {
         TableDefinition::new(match self {
@@ -152,6 +156,8 @@ pub struct Opened {
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Arc<Database>,
+    /// Told when orders were changed.
+    orders: watch::Sender<()>,
     jobs: mpsc::SyncSender<Job>,
 }
 
@@ -192,12 +198,13 @@ impl Store {
     fn new(db: Database) -> Result<Self, StoreError> {
         let db = Arc::new(db);
         let (jobs, waiting) = mpsc::sync_channel::<Job>(MAX_WAITING);
-        let its = db.clone();
+        let orders = watch::Sender::default();
+        let (its, told) = (db.clone(), orders.clone());
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || work(&its, &waiting))
+            .spawn(move || work(&its, &waiting, &told))
             .map_err(|error| StoreError::Failed(format!("its thread: {error}")))?;
-        Ok(Self { db, jobs })
+        Ok(Self { db, orders, jobs })
     }
 
     /// Makes changes durable: all of them, or none if it fails.
@@ -213,6 +220,11 @@ impl Store {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         result.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Tells when recordings, rules or ingest points were changed.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.orders.subscribe()
     }
 
     /// Everything in a table, by number.
@@ -297,13 +309,18 @@ fn begin(db: &Database) -> Result<(), StoreError> {
 }
 
 /// Makes changes, as many calls at once as wait, until nobody can ask any more.
-fn work(db: &Database, waiting: &mpsc::Receiver<Job>) {
+fn work(db: &Database, waiting: &mpsc::Receiver<Job>, orders: &watch::Sender<()>) {
     while let Ok(first) = waiting.recv() {
         let mut jobs = vec![first];
         jobs.extend(waiting.try_iter().take(MAX_GROUP - 1));
         let result = commit(db, jobs.iter().flat_map(|job| &job.changes));
         if let Err(error) = &result {
             tracing::error!(%error, calls = jobs.len(), "changes can't be kept");
+        }
+        if result.is_ok()
+            && jobs.iter().flat_map(|job| &job.changes).any(|change| change.table.is_of_orders())
+        {
+            orders.send_replace(());
         }
         for job in jobs {
             // Who asked may be gone.

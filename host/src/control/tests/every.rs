@@ -223,7 +223,7 @@ async fn ask(transport: Transport, addr: SocketAddr, line: &str) -> String {
     };
     let mut socket = TcpStream::connect(addr).await.unwrap();
     socket.write_all(request.as_bytes()).await.unwrap();
-    if !matches!(transport, Transport::Http) {
+    if matches!(transport, Transport::Ascii | Transport::Json) {
         socket.shutdown().await.unwrap();
     }
     let mut reply = Vec::new();

@@ -16,7 +16,9 @@ mod readers;
 mod senders;
 mod server;
 
+mod access;
 mod chunks;
+mod client;
 mod formats;
 mod hostile;
 mod join;
@@ -25,4 +27,5 @@ mod load;
 mod matrix;
 mod program;
 mod repair;
+mod rest;
 mod time;

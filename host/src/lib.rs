@@ -10,6 +10,7 @@
 //!        → output::File                       all file I/O
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod events;

@@ -16,8 +16,10 @@ mod readers;
 mod senders;
 mod server;
 
+mod access;
 mod chunks;
 mod clients;
+mod client;
 mod formats;
 mod hostile;
 mod join;
@@ -27,4 +29,5 @@ mod matrix;
 mod program;
 mod recordings;
 mod repair;
+mod rest;
 mod time;

@@ -8,8 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use reelwright::{
+    cli,
     config::Config,
     control::{self, auth::tokens, process::LogLevel, table::Role},
     publish,
@@ -33,6 +35,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Client(cli::Client),
     /// Runs the server until SIGTERM or SIGINT, then closes all files
     Serve {
         /// Settings in TOML; the flags win over it
@@ -71,6 +75,11 @@ enum Command {
         #[arg(long, value_parser = role)]
         role: Role,
     },
+    /// Prints what a shell needs to complete the arguments of this program
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Sends one command to a running server and prints the reply
     Cli {
         /// A command with its parameters, such as 'listStreams'
@@ -101,6 +110,8 @@ fn main() -> ExitCode {
     let log_level = LogLevel::new(move |level| {
         handle.reload(EnvFilter::new(level.to_string())).map_err(|error| error.to_string())
     });
+    // What speaks TLS as a client takes it from here. Nobody else has set one yet.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.context("starting").and_then(|runtime| {
         let result = runtime.block_on(run(arguments.command, log_level));
@@ -138,6 +149,13 @@ async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> 
                 "The token, which is shown this once only:\n\n{token}\n\nIts entry for the token file:\n"
             );
             print!("{entry}");
+        }
+        Command::Client(client) => return cli::run(client).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "reelwright", &mut script);
+            // Who reads may have seen enough.
+            let _ = std::io::stdout().write_all(&script);
         }
         Command::Cli { command, addr } => {
             let (succeeded, reply) = control::client::ascii(&addr, &command).await.context(addr)?;

@@ -38,6 +38,8 @@ const PUBLISHERS_LIMIT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a power cut can cost, unless `sync-interval` says otherwise.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a stop waits for receivers of events.
+const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// How long `ready` waits for repairs.
 const REPAIRS_BEFORE_READY: Duration = Duration::from_secs(10);
 
@@ -51,7 +53,7 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
-    let recorder = config.recorder();
+    let (recorder, event_settings) = (config.recorder(), config.events());
     let access = Arc::new(Access::open(&config)?);
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
@@ -74,10 +76,7 @@ pub async fn serve(
     let store = opened.store;
 
     let registry = Registry::new(recorder.reconnect_window);
-    let events = match &config.event_log {
-        Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
-        None => Events::default(),
-    };
+    let events = Events::open(event_settings, store.clone()).await?;
     let stop_timeout = config.stop_timeout.map_or(STOP_TIMEOUT, |span| span.0);
     let sync_interval = config.sync_interval.map_or(SYNC_INTERVAL, |span| span.0);
     let thresholds = Thresholds { warn: config.disk_warn, stop: config.disk_stop };
@@ -100,7 +99,7 @@ pub async fn serve(
         registry.clone(),
         recordings.clone(),
         repairs.clone(),
-        events,
+        events.clone(),
         store,
         log_level,
         stop.clone(),
@@ -139,6 +138,7 @@ pub async fn serve(
         tokio::spawn(server::serve_json(json, context.clone(), no_clients.clone())),
         tokio::spawn(server::serve_http(http, context, no_clients.clone())),
     ];
+    events.send(Event::new("serverStarted", json!({ "version": env!("CARGO_PKG_VERSION") })));
     // Publishers are served already, and names of orphans are taken; who waits for us may as well find their
     // files whole.
     let mut repairing = tokio::spawn(async move { repairs.everywhere().await });
@@ -152,6 +152,7 @@ pub async fn serve(
     stop.cancelled().await;
 
     tracing::info!("stopping");
+    events.send(Event::new("serverStopping", json!({ "version": env!("CARGO_PKG_VERSION") })));
     watch.abort();
     watch_access.abort();
     no_publishers.cancel();
@@ -166,6 +167,7 @@ pub async fn serve(
     for client in clients {
         let _ = tokio::time::timeout(Duration::from_secs(2), client).await;
     }
+    events.shut_down(EVENTS_LIMIT).await;
     let _ = fs::remove_file(addresses_path(&data));
     tracing::info!("stopped");
     Ok(())

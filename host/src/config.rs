@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     events::{self, Backoff, HttpSink},
+    ingest::{self, PublishAuth},
     recorder::{self, timeline::Timestamps},
 };
 
@@ -96,6 +97,16 @@ pub struct Config {
     #[arg(skip)]
     #[serde(rename = "event-sink")]
     pub event_sinks: Vec<HttpSink>,
+    /// What publishers have to show: open, or some of ingest-points, token, callback [default: open]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WORDS")]
+    #[serde(deserialize_with = "ingest::publish_auth")]
+    pub publish_auth: Vec<PublishAuth>,
+    /// File with a token a line, and perhaps a glob of streams behind it; read for each publisher
+    #[arg(long, value_name = "FILE")]
+    pub publish_token_file: Option<PathBuf>,
+    /// URL that is asked, as by nginx-rtmp's on_publish, whether somebody may publish
+    #[arg(long, value_name = "URL")]
+    pub publish_callback: Option<String>,
     /// Folder with components (*.wasm) that replace or add formats; watched
     #[arg(long, value_name = "DIR")]
     pub formats: Option<PathBuf>,
@@ -191,6 +202,9 @@ impl Config {
             event_retry_max: self.event_retry_max.or(other.event_retry_max),
             event_outbox_max: self.event_outbox_max.or(other.event_outbox_max),
             event_sinks: if self.event_sinks.is_empty() { other.event_sinks } else { self.event_sinks },
+            publish_auth: if self.publish_auth.is_empty() { other.publish_auth } else { self.publish_auth },
+            publish_token_file: self.publish_token_file.or(other.publish_token_file),
+            publish_callback: self.publish_callback.or(other.publish_callback),
             formats: self.formats.or(other.formats),
             timestamps: self.timestamps.or(other.timestamps),
             reconnect_window: self.reconnect_window.or(other.reconnect_window),
@@ -212,6 +226,15 @@ impl Config {
             backoff: Backoff { min, max: span(self.event_retry_max, default.backoff.max).max(min) },
             retry_for: span(self.event_retry_for, default.retry_for),
             outbox_max: self.event_outbox_max.unwrap_or(default.outbox_max),
+        }
+    }
+
+    /// What of it concerns publishers.
+    pub fn ingest(&self) -> ingest::Settings {
+        ingest::Settings {
+            auth: self.publish_auth.clone(),
+            token_file: self.publish_token_file.clone(),
+            callback: self.publish_callback.clone(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     control::{self, auth::Access, process::LogLevel, server},
     events::{Event, Events},
     format::{Engine, Formats, limits::Limits},
+    ingest::Ingest,
     output::{
         Disk, Roots,
         guard::{self, Guards, Thresholds},
@@ -53,7 +54,7 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
-    let (recorder, event_settings) = (config.recorder(), config.events());
+    let (recorder, event_settings, ingest_settings) = (config.recorder(), config.events(), config.ingest());
     let access = Arc::new(Access::open(&config)?);
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
@@ -77,6 +78,8 @@ pub async fn serve(
 
     let registry = Registry::new(recorder.reconnect_window);
     let events = Events::open(event_settings, store.clone()).await?;
+    let config_ids = ConfigIds::open(&store)?;
+    let ingest = Ingest::open(ingest_settings, events.clone(), store.clone(), config_ids.clone())?;
     let stop_timeout = config.stop_timeout.map_or(STOP_TIMEOUT, |span| span.0);
     let sync_interval = config.sync_interval.map_or(SYNC_INTERVAL, |span| span.0);
     let thresholds = Thresholds { warn: config.disk_warn, stop: config.disk_stop };
@@ -91,7 +94,7 @@ pub async fn serve(
         repairs: repairs.clone(),
         events: events.clone(),
         store: store.clone(),
-        ids: ConfigIds::open(&store)?,
+        ids: config_ids,
     };
     let recordings = Recordings::new(parts, recorder);
     recordings.restore().await?;
@@ -104,7 +107,7 @@ pub async fn serve(
         log_level,
         stop.clone(),
     )?;
-    let context = Arc::new(context.for_those(access.clone()));
+    let context = Arc::new(context.for_those(access.clone()).with_ingest(ingest.clone()));
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {
@@ -130,6 +133,7 @@ pub async fn serve(
     let publishers = tokio::spawn(rtmp::server::serve(
         rtmp,
         registry,
+        ingest,
         rtmp::server::Settings::default(),
         no_publishers.clone(),
     ));

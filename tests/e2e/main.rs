@@ -13,13 +13,16 @@
 mod media;
 mod process;
 mod readers;
+mod receiver;
 mod senders;
 mod server;
 
 mod chunks;
 mod clients;
+mod events;
 mod formats;
 mod hostile;
+mod ingest;
 mod join;
 mod judges;
 mod load;

@@ -19,6 +19,7 @@ use crate::{
     control::{self, auth::Access, process::LogLevel, server},
     events::{Event, Events},
     format::{Engine, Formats, limits::Limits},
+    ingest::Ingest,
     output::{
         Disk, Roots,
         guard::{self, Guards, Thresholds},
@@ -38,6 +39,8 @@ const PUBLISHERS_LIMIT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a power cut can cost, unless `sync-interval` says otherwise.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a stop waits for receivers of events.
+const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// How long `ready` waits for repairs.
 const REPAIRS_BEFORE_READY: Duration = Duration::from_secs(10);
 
@@ -51,7 +54,7 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
-    let recorder = config.recorder();
+    let (recorder, event_settings, ingest_settings) = (config.recorder(), config.events(), config.ingest());
     let access = Arc::new(Access::open(&config)?);
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
@@ -66,10 +69,9 @@ pub async fn serve(
     let store = state::open(&data).await?;
 
     let registry = Registry::new(recorder.reconnect_window);
-    let events = match &config.event_log {
-        Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
-        None => Events::default(),
-    };
+    let events = Events::open(event_settings, store.clone()).await?;
+    let config_ids = ConfigIds::open(&store)?;
+    let ingest = Ingest::open(ingest_settings, events.clone(), store.clone(), config_ids.clone())?;
     let stop_timeout = config.stop_timeout.map_or(STOP_TIMEOUT, |span| span.0);
     let sync_interval = config.sync_interval.map_or(SYNC_INTERVAL, |span| span.0);
     let thresholds = Thresholds { warn: config.disk_warn, stop: config.disk_stop };
@@ -84,7 +86,7 @@ pub async fn serve(
         repairs: repairs.clone(),
         events: events.clone(),
         store: store.clone(),
-        ids: ConfigIds::open(&store)?,
+        ids: config_ids,
     };
     let recordings = Recordings::new(parts, recorder);
     recordings.restore().await?;
@@ -92,12 +94,12 @@ pub async fn serve(
         registry.clone(),
         recordings.clone(),
         repairs.clone(),
-        events,
+        events.clone(),
         store.clone(),
         log_level,
         stop.clone(),
     )?;
-    let context = Arc::new(context.for_those(access.clone()));
+    let context = Arc::new(context.for_those(access.clone()).with_ingest(ingest.clone()));
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {
@@ -124,6 +126,7 @@ pub async fn serve(
     let publishers = tokio::spawn(rtmp::server::serve(
         rtmp,
         registry,
+        ingest,
         rtmp::server::Settings::default(),
         no_publishers.clone(),
     ));
@@ -132,6 +135,7 @@ pub async fn serve(
         tokio::spawn(server::serve_json(json, context.clone(), no_clients.clone())),
         tokio::spawn(server::serve_http(http, context, no_clients.clone())),
     ];
+    events.send(Event::new("serverStarted", json!({ "version": env!("CARGO_PKG_VERSION") })));
     // Publishers are served already, and names of orphans are taken; who waits for us may as well find their
     // files whole.
     let mut repairing = tokio::spawn(async move { repairs.everywhere().await });
@@ -145,6 +149,7 @@ pub async fn serve(
     stop.cancelled().await;
 
     tracing::info!("stopping");
+    events.send(Event::new("serverStopping", json!({ "version": env!("CARGO_PKG_VERSION") })));
     watch.abort();
     copy.abort();
     watch_access.abort();
@@ -163,6 +168,7 @@ pub async fn serve(
     if let Err(error) = state::write(&store, &data) {
         tracing::warn!(%error, "the copy of the orders can't be written");
     }
+    events.shut_down(EVENTS_LIMIT).await;
     let _ = fs::remove_file(addresses_path(&data));
     tracing::info!("stopped");
     Ok(())

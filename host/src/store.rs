@@ -74,6 +74,8 @@ impl Table {
 pub enum Counter {
     ConfigId = 1,
     Event = 2,
+    /// No counter: a number by chance, that tells this database from all others.
+    Instance = 3,
 }
 
 /// A change to be made durable.
@@ -251,6 +253,14 @@ impl Store {
                 Ok((key, value.map_err(|e| StoreError::Value { table, key, error: e.to_string() })?))
             })
             .collect()
+    }
+
+    /// The largest number in a table; 0: it is empty.
+    pub fn last(&self, table: Table) -> Result<u64, StoreError> {
+        let read = self.db.begin_read().map_err(StoreError::failed)?;
+        let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
+        let last = open.last().map_err(StoreError::failed)?;
+        Ok(last.map_or(0, |(key, _)| key.value()))
     }
 
     /// The last number that a counter gave; 0: none.

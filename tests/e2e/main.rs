@@ -13,15 +13,18 @@
 mod media;
 mod process;
 mod readers;
+mod receiver;
 mod senders;
 mod server;
 
 mod access;
 mod chunks;
-mod clients;
 mod client;
+mod clients;
+mod events;
 mod formats;
 mod hostile;
+mod ingest;
 mod join;
 mod judges;
 mod load;

@@ -310,8 +310,8 @@ impl Recordings {
     }
 
     /// The folders that are recorded to, and how their disks are.
-    pub fn disks(&self) -> Vec<(PathBuf, guard::View)> {
-        self.0.disk.guards.list()
+    pub fn disks(&self) -> Vec<(PathBuf, crate::output::guard::View)> {
+        self.0.parts.disk.guards.list()
     }
 
     /// Names of the formats that can be recorded, sorted.

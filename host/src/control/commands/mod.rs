@@ -3,6 +3,7 @@
 mod config;
 mod disks;
 mod inbound;
+mod ingest;
 mod list_streams;
 mod record;
 mod recoveries;
@@ -10,13 +11,14 @@ mod server;
 mod session;
 mod shutdown_stream;
 mod stream_info;
+mod timers;
 
 pub use session::AUTH;
 
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 22] = [
+pub static COMMANDS: [&Command; 28] = [
     &session::HELP,
     &session::QUIT,
     &AUTH,
@@ -37,6 +39,12 @@ pub static COMMANDS: [&Command; 22] = [
     &inbound::LIST_INBOUND_STREAM_NAMES,
     &inbound::GET_INBOUND_STREAMS_COUNT,
     &inbound::CLIENTS_CONNECTED,
+    &timers::SET_TIMER,
+    &timers::LIST_TIMERS,
+    &timers::REMOVE_TIMER,
+    &ingest::CREATE_INGEST_POINT,
+    &ingest::LIST_INGEST_POINTS,
+    &ingest::REMOVE_INGEST_POINT,
     &server::SET_LOG_LEVEL,
     &server::SHUTDOWN_SERVER,
 ];

@@ -189,6 +189,18 @@ impl Store {
         Ok(Opened { store: Self::new(db)?, set_aside: Some((aside, damage)) })
     }
 
+    /// Opens the database of a data folder, which must be there and whole.
+    pub fn existing(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        let failed = |error: String| StoreError::Open { path: path.clone(), error };
+        std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?;
+        match open(&path) {
+            Ok(db) => Self::new(db),
+            Err(Fault::Damaged(damage)) => Err(failed(format!("it is damaged: {damage}"))),
+            Err(Fault::Other(error)) => Err(error),
+        }
+    }
+
     /// A store that forgets, for tests.
     pub fn in_memory() -> Self {
         let backend = redb::backends::InMemoryBackend::new();

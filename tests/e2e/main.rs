@@ -33,4 +33,5 @@ mod program;
 mod recordings;
 mod repair;
 mod rest;
+mod state;
 mod time;

@@ -71,7 +71,8 @@ pub async fn serve(
     }
     let store = opened.store;
 
-    let registry = Registry::new(recorder.reconnect_window);
+    let pre_roll = config.pre_roll.map_or(Duration::ZERO, |span| span.0);
+    let registry = Registry::new(recorder.reconnect_window).keeping(pre_roll);
     let events = match &config.event_log {
         Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
         None => Events::default(),

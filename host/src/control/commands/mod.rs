@@ -4,14 +4,16 @@ mod config;
 mod list_streams;
 mod record;
 mod recoveries;
+mod rules;
 mod session;
 mod shutdown_stream;
+mod split;
 mod stream_info;
 
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 13] = [
+pub static COMMANDS: [&Command; 19] = [
     &session::HELP,
     &session::QUIT,
     &session::VERSION,
@@ -19,6 +21,12 @@ pub static COMMANDS: [&Command; 13] = [
     &config::LIST_CONFIG,
     &config::GET_CONFIG_INFO,
     &config::REMOVE_CONFIG,
+    &split::SPLIT_RECORD,
+    &split::PAUSE_RECORD,
+    &split::RESUME_RECORD,
+    &rules::RECORD_RULE,
+    &rules::LIST_RECORD_RULES,
+    &rules::REMOVE_RECORD_RULE,
     &recoveries::LIST_RECOVERIES,
     &shutdown_stream::SHUTDOWN_STREAM,
     &list_streams::LIST_STREAMS,

@@ -121,6 +121,10 @@ pub struct Config {
     /// Shorter files are cut by changes of the stream only some times in a row [default: 1s]
     #[arg(long, value_name = "TIME")]
     pub min_segment: Option<Span>,
+    /// How much media of each stream is kept in memory for recordings that ask for it by preRoll; at most 64 MiB a
+    /// stream [default: 0: the current group of pictures]
+    #[arg(long, value_name = "TIME")]
+    pub pre_roll: Option<Span>,
     /// How long a recording's start waits for tracks that were announced [default: 2s]
     #[arg(long, value_name = "TIME")]
     pub track_timeout: Option<Span>,
@@ -209,6 +213,7 @@ impl Config {
             timestamps: self.timestamps.or(other.timestamps),
             reconnect_window: self.reconnect_window.or(other.reconnect_window),
             min_segment: self.min_segment.or(other.min_segment),
+            pre_roll: self.pre_roll.or(other.pre_roll),
             track_timeout: self.track_timeout.or(other.track_timeout),
             flush_interval: self.flush_interval.or(other.flush_interval),
         }

@@ -68,7 +68,8 @@ pub async fn serve(
 
     let store = state::open(&data).await?;
 
-    let registry = Registry::new(recorder.reconnect_window);
+    let pre_roll = config.pre_roll.map_or(Duration::ZERO, |span| span.0);
+    let registry = Registry::new(recorder.reconnect_window).keeping(pre_roll);
     let events = Events::open(event_settings, store.clone()).await?;
     let config_ids = ConfigIds::open(&store)?;
     let ingest = Ingest::open(ingest_settings, events.clone(), store.clone(), config_ids.clone())?;

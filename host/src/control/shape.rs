@@ -41,6 +41,22 @@ pub fn config(config_id: u64, settings: &Settings, computed_path: &Path) -> Valu
         "waitForIDR": settings.wait_for_idr,
         "winQtCompat": settings.win_qt_compat,
     });
+    // What EvoStream does not have is shown where it was asked for.
+    let numbers = [
+        ("chunkSize", settings.chunk_size),
+        ("maxDuration", settings.max_duration),
+        ("maxSize", settings.max_size),
+        ("preRoll", settings.pre_roll.into()),
+    ];
+    for (name, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+        config[name] = json!(number);
+    }
+    if let Some(align) = settings.chunk_align {
+        config["chunkAlign"] = json!(align.to_string());
+    }
+    if settings.manifest {
+        config["manifest"] = json!(true);
+    }
     for (name, value) in &settings.user {
         config[name] = json!(value);
     }
@@ -51,6 +67,9 @@ pub fn config(config_id: u64, settings: &Settings, computed_path: &Path) -> Valu
 pub fn config_with_status(recording: &Recording) -> Value {
     let (current, previous) = recording.status();
     let mut config = config(recording.config_id, &recording.settings, &recording.destination.computed_path);
+    if let Some(rule_id) = recording.rule_id {
+        config["ruleId"] = json!(rule_id);
+    }
     config["status"] = json!({ "current": status(&current), "previous": previous.as_ref().map(status) });
     config
 }

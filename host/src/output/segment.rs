@@ -170,6 +170,27 @@ impl Segment {
         Err(PathError::NoFreeName { path: folder.path.join(first.unwrap_or_default()) })
     }
 
+    /// The name that [`Segment::claim`] would take now, without taking it. Blocks.
+    pub fn free_name(
+        disk: &Disk,
+        folder: &Folder,
+        names: impl Iterator<Item = String>,
+        replace_first: bool,
+    ) -> Result<String, PathError> {
+        let mut first = None;
+        for (i, name) in names.enumerate() {
+            first.get_or_insert_with(|| name.clone());
+            let found = look(folder, &name);
+            let (file, spool) =
+                found.map_err(|errno| PathError::Folder { path: folder.path.clone(), errno })?;
+            let replaces = replace_first && i == 0;
+            if !spool && (!file || replaces) && !disk.claims.is_claimed(folder, &name) {
+                return Ok(name);
+            }
+        }
+        Err(PathError::NoFreeName { path: folder.path.join(first.unwrap_or_default()) })
+    }
+
     /// The final path.
     pub fn path(&self) -> PathBuf {
         self.folder.path.join(&self.name)

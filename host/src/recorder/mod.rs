@@ -9,12 +9,14 @@ pub mod naming;
 pub mod plan;
 mod recording;
 pub mod report;
+mod rules;
 mod settings;
 mod task;
 pub mod template;
 pub mod timeline;
 
 pub use recording::{Destination, Phase, Recording, RunInfo, Status};
+pub use rules::Rule;
 pub use settings::{Align, NoAlign, Settings};
 
 use std::{
@@ -33,7 +35,7 @@ use crate::{
     events::Events,
     format::Formats,
     output::{Disk, PathError},
-    registry::{LiveStream, Registry, Subscription},
+    registry::{self, LiveStream, PublishError, Registry, Subscription},
     repair::Repairs,
     store::{Change, ConfigIds, Store, StoreError, Table},
     sync::lock,
@@ -81,6 +83,14 @@ pub enum RecordError {
     Path(#[from] PathError),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error(transparent)]
+    Name(#[from] PublishError),
+    #[error("preRoll {asked} is more than the {kept} s that this server keeps; see its setting pre-roll")]
+    PreRoll { asked: u32, kept: u64 },
+    #[error("streams is no pattern: {0}")]
+    Glob(String),
+    #[error("with overwrite=1 streams would overwrite each other's files; put {{stream}} into pathToFile")]
+    OneName,
     #[error("it can't be kept: {0}")]
     Store(#[from] StoreError),
     #[error("{0} is the destination of config {1}, and one of the two would overwrite the other")]
@@ -108,6 +118,7 @@ struct Inner {
     parts: Parts,
     config: Config,
     orders: Mutex<BTreeMap<u64, Order>>,
+    rules: Mutex<BTreeMap<u64, rules::Kept>>,
     runs: TaskTracker,
 }
 
@@ -118,6 +129,8 @@ struct Order {
     runs: Vec<RunHandle>,
     /// It waits to be kept, and runs not before.
     held: bool,
+    /// It is about to run again, so the end of its run is not its own.
+    stays: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -133,8 +146,8 @@ impl Recordings {
     /// No recordings yet. Streams that start in the registry are recorded from their first sample on.
     pub fn new(parts: Parts, config: Config) -> Self {
         let registry = parts.registry.clone();
-        let recordings =
-            Self(Arc::new(Inner { parts, config, orders: Mutex::default(), runs: TaskTracker::new() }));
+        let (orders, rules) = (Mutex::default(), Mutex::default());
+        let recordings = Self(Arc::new(Inner { parts, config, orders, rules, runs: TaskTracker::new() }));
         let weak = Arc::downgrade(&recordings.0);
         registry.observe(move |stream| {
             if let Some(inner) = weak.upgrade() {
@@ -148,6 +161,7 @@ impl Recordings {
     /// tried again when its stream starts.
     pub async fn restore(&self) -> Result<(), StoreError> {
         let kept: Vec<(u64, serde_json::Value)> = self.0.parts.store.all(Table::Recordings)?;
+        self.restore_rules()?;
         for (config_id, value) in kept {
             let settings: Settings = match serde_json::from_value(value) {
                 Ok(settings) => settings,
@@ -175,7 +189,8 @@ impl Recordings {
             }
             let stream = recording.settings.local_stream_name.clone();
             tracing::info!(config_id, stream, "recording taken up again");
-            lock(&self.0.orders).insert(config_id, Order { recording, runs: Vec::new(), held: false });
+            lock(&self.0.orders)
+                .insert(config_id, Order { recording, runs: Vec::new(), held: false, stays: false });
             // Streams that came before us.
             if let Some(stream) = self.0.parts.registry.get(&stream) {
                 self.start(config_id, &stream);
@@ -184,11 +199,29 @@ impl Recordings {
         Ok(())
     }
 
-    /// Says where a recording would go, or why it can't be made. Changes nothing.
-    pub async fn check(&self, settings: &Settings) -> Result<Destination, RecordError> {
+    /// Says where a recording would go and which file would be its first, or why it can't be made. Changes nothing.
+    pub async fn preview(&self, settings: &Settings) -> Result<(Destination, PathBuf), RecordError> {
+        let destination = self.check(settings).await?;
+        let (disk, its, settings) = (self.0.parts.disk.clone(), destination.clone(), settings.clone());
+        let first = task::blocking(move || its.first_file(&disk, &settings)).await?;
+        Ok((destination, first))
+    }
+
+    async fn check(&self, settings: &Settings) -> Result<Destination, RecordError> {
+        registry::check_name(&settings.local_stream_name)?;
+        self.check_alone(settings)?;
         let destination = self.destination(settings, 0).await?;
         self.rival(&lock(&self.0.orders), settings, &destination)?;
         Ok(destination)
+    }
+
+    /// What can be checked without looking anywhere.
+    fn check_alone(&self, settings: &Settings) -> Result<(), RecordError> {
+        let kept = self.0.parts.registry.pre_roll().as_secs();
+        match u64::from(settings.pre_roll) > kept {
+            true => Err(RecordError::PreRoll { asked: settings.pre_roll, kept }),
+            false => Ok(()),
+        }
     }
 
     /// Starts to record a stream, now or when it comes. Checks format and path at once. When this returns the order
@@ -204,7 +237,7 @@ impl Recordings {
             let mut orders = lock(&self.0.orders);
             self.rival(&orders, &settings, &destination)?;
             let recording = Arc::new(Recording::new(config_id, settings, destination, false));
-            let order = Order { recording: recording.clone(), runs: Vec::new(), held: true };
+            let order = Order { recording: recording.clone(), runs: Vec::new(), held: true, stays: false };
             orders.insert(config_id, order);
             recording
         };
@@ -221,7 +254,10 @@ impl Recordings {
         }
         let name = &recording.settings.local_stream_name;
         match registry.get(name) {
-            Some(stream) => self.start(config_id, &stream),
+            Some(stream) => {
+                let pre_roll = Duration::from_secs(recording.settings.pre_roll.into());
+                self.start_from(config_id, &stream, pre_roll);
+            }
             None => tracing::info!(
                 config_id,
                 stream = name,
@@ -286,17 +322,51 @@ impl Recordings {
     /// and it is keep-alive. Files are complete when this returns.
     pub async fn restart(&self, config_id: u64) -> Option<Arc<Recording>> {
         let (recording, runs) = {
-            let orders = lock(&self.0.orders);
-            let order = orders.get(&config_id)?;
+            let mut orders = lock(&self.0.orders);
+            let order = orders.get_mut(&config_id)?;
+            order.stays = true;
             (order.recording.clone(), order.runs.clone())
         };
         stop(runs).await;
+        if let Some(order) = lock(&self.0.orders).get_mut(&config_id) {
+            order.stays = false;
+        }
         if recording.settings.keep_alive
             && let Some(stream) = self.0.parts.registry.get(&recording.settings.local_stream_name)
         {
             self.start(config_id, &stream);
         }
         Some(recording)
+    }
+
+    /// Has runs of recordings end their file: at the next key frame, or the next frame of video if `any_frame`.
+    /// Returns those that have a file to end.
+    pub fn split(&self, config_ids: &[u64], any_frame: bool) -> Vec<Arc<Recording>> {
+        let recordings = config_ids.iter().filter_map(|&id| self.get(id));
+        let running = recordings.filter(|recording| recording.run().is_some() && !recording.is_paused());
+        running
+            .inspect(|recording| {
+                recording.wishes.send_modify(|wishes| {
+                    wishes.splits += 1;
+                    wishes.any_frame = any_frame;
+                });
+            })
+            .collect()
+    }
+
+    /// Pauses recordings, or has them go on. Returns those that were not paused, or that were.
+    pub fn pause(&self, config_ids: &[u64], paused: bool) -> Vec<Arc<Recording>> {
+        let recordings = config_ids.iter().filter_map(|&id| self.get(id));
+        let changes = |recording: &Arc<Recording>| {
+            recording
+                .wishes
+                .send_if_modified(|wishes| std::mem::replace(&mut wishes.paused, paused) != paused)
+        };
+        let changed: Vec<_> = recordings.filter(changes).collect();
+        for recording in changed.iter().filter(|recording| recording.run().is_none()) {
+            recording.show_waiting();
+        }
+        changed
     }
 
     /// A recording by its id.
@@ -329,6 +399,7 @@ impl Recordings {
     }
 
     fn stream_started(&self, stream: &Arc<LiveStream>) {
+        self.apply_rules(stream);
         let waiting: Vec<u64> = lock(&self.0.orders)
             .values()
             .filter(|o| o.recording.settings.local_stream_name == stream.name)
@@ -339,6 +410,10 @@ impl Recordings {
 
     /// Starts a run, unless the recording has one of that stream or is gone.
     fn start(&self, config_id: u64, stream: &Arc<LiveStream>) {
+        self.start_from(config_id, stream, Duration::ZERO);
+    }
+
+    fn start_from(&self, config_id: u64, stream: &Arc<LiveStream>, pre_roll: Duration) {
         let mut orders = lock(&self.0.orders);
         let Some(order) = orders.get_mut(&config_id) else { return };
         order.runs.retain(|run| !run.done.is_cancelled());
@@ -350,7 +425,7 @@ impl Recordings {
         if running || (!order.recording.settings.keep_alive && !order.runs.is_empty()) {
             return;
         }
-        let mut subscription = stream.subscribe(self.0.config.queue_bytes);
+        let mut subscription = stream.subscribe_from(self.0.config.queue_bytes, pre_roll);
         // A run whose stream is back in time goes on.
         if let Some(run) = order.runs.last_mut().filter(|run| !run.stop.is_cancelled()) {
             subscription = match run.handover.offer(subscription) {
@@ -374,6 +449,17 @@ impl Recordings {
         }
         order.runs.push(handle.clone());
         self.0.runs.spawn(self.clone().run(order.recording.clone(), subscription, handle));
+    }
+
+    /// A recording has reached one of its limits: it is no order any more.
+    async fn done(&self, recording: &Recording, reason: &str) {
+        let config_id = recording.config_id;
+        tracing::info!(config_id, stream = recording.settings.local_stream_name, reason, "recording done");
+        if let Err(error) = self.0.parts.store.apply(vec![Change::remove(Table::Recordings, config_id)]).await
+        {
+            tracing::error!(config_id, %error, "a recording that is done will be taken up again by the next start");
+        }
+        lock(&self.0.orders).remove(&config_id);
     }
 
     async fn run(self, recording: Arc<Recording>, subscription: Subscription, handle: RunHandle) {
@@ -417,6 +503,7 @@ impl Recordings {
             }),
             Err(error) => Err(format!("internal error: {error}")),
         };
+        let over = result.as_ref().ok().copied().flatten();
         let failed = result.err().inspect(|reason| {
             tracing::error!(
                 config_id = recording.config_id,
@@ -428,17 +515,24 @@ impl Recordings {
         if let Some(run) = recording.ends(stream_id, failed) {
             report::out_stream_closed(events, &recording, &run);
         }
+        if let Some(reason) = over {
+            self.done(&recording, reason).await;
+        }
         if !recording.settings.keep_alive {
             lock(&self.0.orders).remove(&recording.config_id);
         }
         // A run that failed may leave a stream behind that came meanwhile.
         let left = handle.handover.close();
         drop(done);
-        if !left.is_empty()
-            && !handle.stop.is_cancelled()
-            && let Some(order) = lock(&self.0.orders).get_mut(&recording.config_id)
-        {
+        let mut orders = lock(&self.0.orders);
+        let Some(order) = orders.get_mut(&recording.config_id) else { return };
+        if !handle.stop.is_cancelled() {
             left.into_iter().for_each(|subscription| self.begin(order, subscription));
+        }
+        // Its rule makes another when the stream comes again.
+        let idle = order.runs.iter().all(|run| run.done.is_cancelled());
+        if recording.rule_id.is_some() && idle && !order.stays {
+            orders.remove(&recording.config_id);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
+use tokio::sync::watch;
 
 use super::{
     RecordError, Settings,
@@ -14,28 +15,31 @@ use super::{
     template::{self, Template},
 };
 use crate::{
-    output::{Roots, Target, guard},
+    output::{Disk, Roots, Segment, Target, guard},
     sync::lock,
 };
 
-/// What a recording does now. Codes and words are EvoStream's.
+/// What a recording does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Streaming,
     WaitingForStream,
     Disconnected,
+    /// An operator has it paused.
+    Paused,
     /// The last run ended with an error.
     Failed,
 }
 
 impl Phase {
-    /// EvoStream's status code.
+    /// EvoStream's status code; 6 is ours.
     pub fn code(self) -> u32 {
         match self {
             Phase::Streaming => 0,
             Phase::WaitingForStream => 2,
             Phase::Disconnected => 4,
             Phase::Failed => 5,
+            Phase::Paused => 6,
         }
     }
 
@@ -46,6 +50,7 @@ impl Phase {
             Phase::WaitingForStream => "Waiting for stream",
             Phase::Disconnected => "Disconnected",
             Phase::Failed => "Connection failed",
+            Phase::Paused => "Paused",
         }
     }
 }
@@ -155,6 +160,20 @@ impl Destination {
         Ok(target?)
     }
 
+    /// The first file that would be written if it began now. Blocks, and makes nothing.
+    pub(super) fn first_file(&self, disk: &Disk, settings: &Settings) -> Result<PathBuf, RecordError> {
+        let chunked = settings.is_chunked() && !self.is_by_file();
+        let Ok(target) = disk.roots.find(&path_now(&self.template, 0)) else {
+            // Its folder is still to be made, and has nothing in it.
+            let name = self.computed_path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = Names::new(name, &self.extension, chunked).first().next().unwrap_or_default();
+            return Ok(self.computed_path.with_file_name(name));
+        };
+        let names = Names::new(&target.name, &self.extension, chunked);
+        let name = Segment::free_name(disk, &target.folder, names.first(), settings.overwrite)?;
+        Ok(target.folder.path.join(name))
+    }
+
     /// Whether each file has a path of its own.
     pub(super) fn is_by_file(&self) -> bool {
         self.template.is_by_file()
@@ -183,7 +202,17 @@ pub struct Recording {
     pub destination: Destination,
     /// Whether `overwrite` was made use of.
     pub(super) replaced: AtomicBool,
+    pub(super) wishes: watch::Sender<Wishes>,
     state: Mutex<State>,
+}
+
+/// What an operator wants of the runs of a recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// Splits that were asked for so far, and whether the last of them may be at any frame.
+    pub(super) splits: u64,
+    pub(super) any_frame: bool,
+    pub(super) paused: bool,
 }
 
 #[derive(Debug)]
@@ -202,6 +231,7 @@ impl Recording {
             rule_id: None,
             destination,
             replaced: AtomicBool::new(restored),
+            wishes: watch::Sender::default(),
             state: Mutex::new(State {
                 current: Status::new(Phase::WaitingForStream, 0, None),
                 previous: None,
@@ -210,10 +240,36 @@ impl Recording {
         }
     }
 
+    /// The same, ordered by a rule.
+    pub(super) fn of_rule(self, rule_id: u64) -> Self {
+        Self { rule_id: Some(rule_id), ..self }
+    }
+
     /// The status now and the one before.
     pub fn status(&self) -> (Status, Option<Status>) {
         let state = lock(&self.state);
         (state.current.clone(), state.previous.clone())
+    }
+
+    /// Whether an operator has it paused.
+    pub fn is_paused(&self) -> bool {
+        self.wishes.borrow().paused
+    }
+
+    /// What it is in while it has a run that writes.
+    fn going_on(&self) -> Phase {
+        if self.is_paused() { Phase::Paused } else { Phase::Streaming }
+    }
+
+    /// The paused state of one without a run has changed.
+    pub(super) fn show_waiting(&self) {
+        let phase = if self.is_paused() { Phase::Paused } else { Phase::WaitingForStream };
+        self.set_status(Status::new(phase, 0, None));
+    }
+
+    /// The paused state has changed.
+    pub(super) fn show_pause(&self, stream_id: u64) {
+        self.set_status(Status::new(self.going_on(), stream_id, None));
     }
 
     /// What the run does, if one is going on.
@@ -235,7 +291,7 @@ impl Recording {
     pub(super) fn back(&self, run: RunInfo) {
         let stream_id = run.stream_id;
         lock(&self.state).run = Some(run);
-        self.set_status(Status::new(Phase::Streaming, stream_id, None));
+        self.set_status(Status::new(self.going_on(), stream_id, None));
     }
 
     pub(super) fn set_status(&self, status: Status) {
@@ -253,14 +309,14 @@ impl Recording {
     }
 
     pub(super) fn goes_on(&self, stream_id: u64) {
-        self.set_status(Status::new(Phase::Streaming, stream_id, None));
+        self.set_status(Status::new(self.going_on(), stream_id, None));
     }
 
     /// A run begins.
     pub(super) fn begins(&self, run: RunInfo) {
         let stream_id = run.stream_id;
         lock(&self.state).run = Some(run);
-        self.set_status(Status::new(Phase::Streaming, stream_id, None));
+        self.set_status(Status::new(self.going_on(), stream_id, None));
     }
 
     /// A run is over. Returns what it did, unless a later one has taken its place, or its stream was away.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// What `record` asked for, with defaults filled in.
@@ -97,6 +98,24 @@ impl Align {
             Align::Seconds(seconds) => seconds,
         }
     }
+
+    /// The first of them after a moment; both in microseconds since 1970.
+    pub fn after(self, epoch_us: i64, zone: &TimeZone) -> i64 {
+        let now = Timestamp::from_microsecond(epoch_us).unwrap_or_default();
+        let offset = i64::from(zone.to_offset(now).seconds());
+        let second = epoch_us.div_euclid(1_000_000);
+        let of_day = (second + offset).rem_euclid(i64::from(DAY));
+        let step = i64::from(self.seconds().max(1));
+        let next = (of_day / step + 1) * step;
+        let midnight = || {
+            let tomorrow = now.to_zoned(zone.clone()).tomorrow().and_then(|day| day.start_of_day());
+            tomorrow.map(|midnight| midnight.timestamp().as_second())
+        };
+        let plain = second + (next - of_day).min(i64::from(DAY) - of_day);
+        // A day may have another hour, or one less.
+        let next = if next >= i64::from(DAY) { midnight().unwrap_or(plain) } else { plain };
+        next.saturating_mul(1_000_000)
+    }
 }
 
 impl fmt::Display for Align {
@@ -165,6 +184,33 @@ mod tests {
         let kept = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<Settings>(&kept).unwrap(), settings);
         assert!(kept.contains(r#""chunkAlign":"90""#) && kept.contains(r#""waitForIDR":true"#), "{kept}");
+    }
+
+    #[test]
+    fn moments_are_of_local_time() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap().as_microsecond();
+        for (align, now, next) in [
+            ("minute", "2026-07-01T12:00:00.5Z", "2026-07-01T12:01:00Z"),
+            ("hour", "2026-07-01T12:00:00Z", "2026-07-01T13:00:00Z"),
+            ("day", "2026-07-01T12:00:00Z", "2026-07-01T22:00:00Z"),
+            ("day", "2026-01-01T22:59:59.9Z", "2026-01-01T23:00:00Z"),
+            // 25 hours, and 23.
+            ("day", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z"),
+            ("day", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"),
+            ("hour", "2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z"),
+            // Nine times 2 h 40 min, from midnight on.
+            ("9600", "2026-01-01T22:00:00Z", "2026-01-01T23:00:00Z"),
+            ("50000", "2026-01-01T00:00:00Z", "2026-01-01T12:53:20Z"),
+            ("50000", "2026-01-01T13:00:00Z", "2026-01-01T23:00:00Z"),
+        ] {
+            let next_us = align.parse::<Align>().unwrap().after(at(now), &berlin);
+            assert_eq!(
+                Timestamp::from_microsecond(next_us).unwrap().to_string(),
+                next,
+                "{align} after {now}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
     plan::{GapReason, GapRecord, Note, Now, Plan, Policy, Step},
+    recording::Wishes,
     report::{self, Untold},
 };
 use crate::{
@@ -102,6 +103,13 @@ struct Running {
     guard: Guard,
     /// Nothing is written, since the guard says so.
     halted: bool,
+    wishes: watch::Receiver<Wishes>,
+    /// What the plan was told of them.
+    heeded: Wishes,
+    /// Bytes of the files that were closed.
+    closed_bytes: u64,
+    /// Why the recording is done, if it is.
+    done: Option<&'static str>,
 }
 
 /// The segment that is being written.
@@ -111,6 +119,8 @@ struct Current {
     samples: u64,
     last_ms: i64,
     tally: Tally,
+    /// How long it was paused by an operator.
+    away_ms: i64,
     /// When the log last said how far it is.
     said: Instant,
 }
@@ -122,19 +132,27 @@ impl Run {
         blocking(move || recording.destination.target(&roots, epoch_us, number)).await
     }
 
-    /// Records until the stream ends or the run is stopped. Files are complete when it returns.
-    pub(super) async fn record(self, subscription: Subscription) -> Result<(), RunError> {
+    /// Records until the stream ends or the run is stopped. Files are complete when it returns. Returns why the
+    /// recording is done, if it has reached one of its limits.
+    pub(super) async fn record(self, subscription: Subscription) -> Result<Option<&'static str>, RunError> {
         let settings = &self.recording.settings;
         let target = self.target(now().epoch_us, 0).await?;
         let policy = Policy {
             chunk_ms: (settings.chunk_length > 0).then(|| i64::from(settings.chunk_length) * 1000),
+            chunk_bytes: (settings.chunk_size > 0).then_some(settings.chunk_size),
+            align: settings.chunk_align,
+            max_ms: i64::try_from(settings.max_duration)
+                .ok()
+                .filter(|s| *s > 0)
+                .map(|s| s.saturating_mul(1000)),
             wait_for_key: settings.wait_for_idr,
             audio: settings.has_audio,
             track_timeout: self.config.track_timeout,
             timestamps: self.config.timestamps,
             min_segment: self.config.min_segment,
         };
-        let plan = Plan::new(policy, subscription.joined());
+        let mut plan = Plan::new(policy, subscription.joined());
+        plan.has_backlog(subscription.backlog_ms());
         let Folder { id, path, dir } = &*target.folder;
         let guard =
             self.parts.disk.guards.get(*id, path, dir).map_err(|_| {
@@ -147,6 +165,9 @@ impl Run {
             wait: self.config.flush_interval / 2,
         };
         let stop = self.stop.clone();
+        let wishes = self.recording.wishes.subscribe();
+        // Splits that were asked for before are not for this run.
+        let heeded = Wishes { paused: false, ..*wishes.borrow() };
         let mut running = Running {
             run: self,
             target,
@@ -164,10 +185,14 @@ impl Run {
             strikes: 0,
             guard,
             halted: false,
+            wishes,
+            heeded,
+            closed_bytes: 0,
+            done: None,
         };
         let result = running.drive(subscription, limits, &stop).await;
         running.closed().await;
-        result
+        result.map(|()| running.done)
     }
 }
 
@@ -181,6 +206,9 @@ impl Running {
     ) -> Result<(), RunError> {
         loop {
             self.stream(subscription, limits, stop).await?;
+            if self.done.is_some() {
+                return Ok(());
+            }
             let Some(next) = self.next_stream(stop).await else { return Ok(()) };
             self.plan.resume(next.joined());
             subscription = next;
@@ -244,7 +272,10 @@ impl Running {
         stop: &CancellationToken,
     ) -> Result<(), RunError> {
         let mut items = Vec::new();
+        // A pause from before.
+        self.heed_wishes().await?;
         let reason = loop {
+            let mut wished = false;
             let end = tokio::select! {
                 more = subscription.recv(limits, &mut items) => (!more).then_some("stream-ended"),
                 () = stop.cancelled() => {
@@ -252,9 +283,24 @@ impl Running {
                     subscription.drain(&mut items);
                     Some("stopped")
                 }
+                Ok(()) = self.wishes.changed() => {
+                    // They are about what comes after this.
+                    subscription.drain(&mut items);
+                    wished = true;
+                    None
+                }
             };
             self.take(&mut items).await?;
-            if let Some(reason) = end {
+            if wished {
+                self.heed_wishes().await?;
+            }
+            let max_size = self.run.recording.settings.max_size;
+            if self.plan.is_over() {
+                self.done = Some("max-duration");
+            } else if max_size > 0 && self.bytes() >= max_size {
+                self.done = Some("max-size");
+            }
+            if let Some(reason) = self.done.or(end) {
                 break reason;
             }
         };
@@ -273,6 +319,29 @@ impl Running {
             Ok(()) => Ok(()),
             Err(error) => self.failed(error).await,
         }
+    }
+
+    /// Bytes of all files of the run.
+    fn bytes(&self) -> u64 {
+        self.closed_bytes + self.segment.as_ref().map_or(0, |current| current.writer.bytes())
+    }
+
+    /// Does what an operator asked for.
+    async fn heed_wishes(&mut self) -> Result<(), RunError> {
+        let wishes = *self.wishes.borrow_and_update();
+        let before = std::mem::replace(&mut self.heeded, wishes);
+        if wishes.splits != before.splits {
+            self.plan.split(wishes.any_frame);
+        }
+        if wishes.paused != before.paused {
+            if wishes.paused {
+                self.plan.pause();
+            } else {
+                self.plan.unpause();
+            }
+            self.run.recording.show_pause(self.run.stream_id);
+        }
+        self.steps().await
     }
 
     /// Ends the segment when the disk can't take more, and lets the next begin when it can.
@@ -423,6 +492,7 @@ impl Running {
             samples: 0,
             last_ms: origin_ms,
             tally: Tally::new(&tracks),
+            away_ms: 0,
             said: Instant::now(),
         });
         self.tracks = tracks;
@@ -440,6 +510,7 @@ impl Running {
             return Ok(());
         }
         current.writer.write(&self.batch).await?;
+        self.plan.has_grown(current.writer.start().segment, current.writer.bytes());
         current.samples += self.batch.len() as u64;
         self.batch.iter().for_each(|sample| current.tally.add(sample));
         current.last_ms = self.batch.iter().map(|s| s.dts_ms).fold(current.last_ms, i64::max);
@@ -477,7 +548,7 @@ impl Running {
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
         let Some(current) = self.segment.take() else { return Ok(()) };
-        let Current { writer, origin_ms, samples, tally, .. } = current;
+        let Current { writer, origin_ms, samples, tally, away_ms, .. } = current;
         let version = writer.version().clone();
         let manifest =
             self.run.recording.settings.manifest.then(|| Manifest::begin(&version, writer.start()));
@@ -488,6 +559,7 @@ impl Running {
         let media_bytes = tally.bytes();
         let closing = writer.finish(End { reason, tracks: ends }).await;
         let closing = closing.map_err(|failed| failed.with_given(samples))?;
+        self.closed_bytes += closing.bytes();
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
@@ -498,7 +570,7 @@ impl Running {
             file,
             index,
             epoch_us,
-            end_us: epoch_us.saturating_add((end_ms - origin_ms).saturating_mul(1000)),
+            end_us: epoch_us.saturating_add((end_ms - origin_ms + away_ms).saturating_mul(1000)),
             duration_ms: end_ms - origin_ms,
             tally,
             reason,
@@ -651,6 +723,9 @@ impl Running {
     }
 
     fn note(&mut self, note: Note) {
+        if let (Note::Intermission { away_ms, .. }, Some(current)) = (note, &mut self.segment) {
+            current.away_ms += away_ms;
+        }
         let gap = note.gap();
         if let Some(GapRecord { reason, from_ms, to_ms, samples, bytes }) = gap {
             let gap = manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes };
@@ -700,6 +775,9 @@ impl Running {
                     Note::Lost(_) => "lost with the failed segment".into(),
                     Note::Halted(_) => "lost while the disk could not be written to".into(),
                     Note::Skipped(_) => "left out up to the next key frame".into(),
+                    Note::Intermission { .. } => {
+                        "left out while the recording was paused by an operator".into()
+                    }
                     Note::Flapping(_) => "left out, as codec configurations change too fast".into(),
                     Note::Paused { track: Some(track), .. } => format!("track {track} was silent"),
                     Note::Paused { .. } => "the stream paused".into(),

@@ -7,9 +7,11 @@ mod ingest;
 mod list_streams;
 mod record;
 mod recoveries;
+mod rules;
 mod server;
 mod session;
 mod shutdown_stream;
+mod split;
 mod stream_info;
 mod timers;
 
@@ -18,7 +20,7 @@ pub use session::AUTH;
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 28] = [
+pub static COMMANDS: [&Command; 34] = [
     &session::HELP,
     &session::QUIT,
     &AUTH,
@@ -27,6 +29,12 @@ pub static COMMANDS: [&Command; 28] = [
     &config::LIST_CONFIG,
     &config::GET_CONFIG_INFO,
     &config::REMOVE_CONFIG,
+    &split::SPLIT_RECORD,
+    &split::PAUSE_RECORD,
+    &split::RESUME_RECORD,
+    &rules::RECORD_RULE,
+    &rules::LIST_RECORD_RULES,
+    &rules::REMOVE_RECORD_RULE,
     &recoveries::LIST_RECOVERIES,
     &disks::LIST_DISKS,
     &shutdown_stream::SHUTDOWN_STREAM,

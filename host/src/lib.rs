@@ -10,6 +10,7 @@
 //!        → output::File                       all file I/O
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod events;
@@ -23,6 +24,7 @@ pub mod registry;
 pub mod repair;
 pub mod rtmp;
 pub mod server;
+pub mod state;
 pub mod store;
 mod sync;
 pub mod timers;

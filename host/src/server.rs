@@ -28,8 +28,8 @@ use crate::{
     recorder::{Parts, Recordings},
     registry::Registry,
     repair::Repairs,
-    rtmp,
-    store::{ConfigIds, Store},
+    rtmp, state,
+    store::ConfigIds,
 };
 
 /// How long a stop waits for publishers to be gone, before files are closed.
@@ -66,15 +66,7 @@ pub async fn serve(
         .await
         .context("loading the embedded formats")?;
 
-    let opened = Store::open(&data)?;
-    if let Some((aside, damage)) = &opened.set_aside {
-        tracing::error!(
-            set_aside = %aside.display(),
-            damage,
-            "the database was damaged; a new one is begun, and what was kept in it has to be ordered again"
-        );
-    }
-    let store = opened.store;
+    let store = state::open(&data).await?;
 
     let registry = Registry::new(recorder.reconnect_window);
     let events = Events::open(event_settings, store.clone()).await?;
@@ -103,7 +95,7 @@ pub async fn serve(
         recordings.clone(),
         repairs.clone(),
         events.clone(),
-        store,
+        store.clone(),
         log_level,
         stop.clone(),
     )?;
@@ -129,6 +121,7 @@ pub async fn serve(
     // a client may be waiting for; then clients are sent away.
     let (no_publishers, no_clients) = (CancellationToken::new(), CancellationToken::new());
     let watch = tokio::spawn(async move { formats.watch().await });
+    let copy = tokio::spawn(state::keep_copy(store.clone(), data.clone()));
     let watch_access = tokio::spawn(access.watch());
     let publishers = tokio::spawn(rtmp::server::serve(
         rtmp,
@@ -158,6 +151,7 @@ pub async fn serve(
     tracing::info!("stopping");
     events.send(Event::new("serverStopping", json!({ "version": env!("CARGO_PKG_VERSION") })));
     watch.abort();
+    copy.abort();
     watch_access.abort();
     no_publishers.cancel();
     if tokio::time::timeout(PUBLISHERS_LIMIT, publishers).await.is_err() {
@@ -170,6 +164,9 @@ pub async fn serve(
     no_clients.cancel();
     for client in clients {
         let _ = tokio::time::timeout(Duration::from_secs(2), client).await;
+    }
+    if let Err(error) = state::write(&store, &data) {
+        tracing::warn!(%error, "the copy of the orders can't be written");
     }
     events.shut_down(EVENTS_LIMIT).await;
     let _ = fs::remove_file(addresses_path(&data));

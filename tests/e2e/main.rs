@@ -17,7 +17,9 @@ mod receiver;
 mod senders;
 mod server;
 
+mod access;
 mod chunks;
+mod client;
 mod clients;
 mod events;
 mod formats;
@@ -30,4 +32,6 @@ mod matrix;
 mod program;
 mod recordings;
 mod repair;
+mod rest;
+mod state;
 mod time;

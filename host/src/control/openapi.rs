@@ -212,6 +212,7 @@ fn answered(command: &str) -> Value {
         "version" => reference("Version"),
         "record" | "getConfigInfo" | "removeConfig" => reference("Recording"),
         "listConfig" => list(reference("Recording")),
+        "listDisks" => list(reference("Disk")),
         "listRecoveries" => reference("Recoveries"),
         "shutdownStream" => reference("Closed"),
         "listStreams" | "listInboundStreams" => list(reference("Stream")),
@@ -336,6 +337,12 @@ fn schemas() -> Value {
             ("deprecated", flag()),
             ("description", text()),
             ("parameters", list(reference("Parameter"))),
+        ]),
+        "Disk": object(&[
+            ("path", text()),
+            ("state", json!({ "type": "string", "enum": ["good", "low", "full", "failing"] })),
+            ("freeBytes", nullable(count())),
+            ("totalBytes", nullable(count())),
         ]),
         "Event": object(&[("type", text()), ("timestamp", count()), ("payload", json!({ "type": "object" }))]),
         "Parameter": object(&[

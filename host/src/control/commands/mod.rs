@@ -1,6 +1,7 @@
 //! The commands, a file each or for a small family, and the one table that all transports and `help` use.
 
 mod config;
+mod disks;
 mod inbound;
 mod ingest;
 mod list_streams;
@@ -17,7 +18,7 @@ pub use session::AUTH;
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 27] = [
+pub static COMMANDS: [&Command; 28] = [
     &session::HELP,
     &session::QUIT,
     &AUTH,
@@ -27,6 +28,7 @@ pub static COMMANDS: [&Command; 27] = [
     &config::GET_CONFIG_INFO,
     &config::REMOVE_CONFIG,
     &recoveries::LIST_RECOVERIES,
+    &disks::LIST_DISKS,
     &shutdown_stream::SHUTDOWN_STREAM,
     &list_streams::LIST_STREAMS,
     &list_streams::LIST_STREAMS_IDS,

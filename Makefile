@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests build demo run check test e2e power-cut disks kill-test soak bench clean
+.PHONY: help setup guests build demo run check test e2e power-cut disks kill-test soak fuzz bench clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ kill-test: setup ## Kill the server KILLS times (1000), with seed SEED (any): no
 
 soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s; a disk frozen for 30 s
 	$(CARGO) test --release -p reelwright --test e2e --test disks -- --ignored --nocapture soak
+
+fuzz: setup ## Fuzz what comes from outside for FUZZ_SECONDS (3600)
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),3600) tests/fuzz/run.sh
 
 bench: setup ## What components and closing cost: calls, formats beside native code, FFmpeg, loading
 	$(CARGO) bench -p reelwright --bench bench

@@ -10,10 +10,12 @@
 //!        → output::File                       all file I/O
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod events;
 pub mod format;
+pub mod ingest;
 pub mod media;
 pub mod output;
 pub mod publish;
@@ -22,5 +24,7 @@ pub mod registry;
 pub mod repair;
 pub mod rtmp;
 pub mod server;
+pub mod state;
 pub mod store;
 mod sync;
+pub mod timers;

@@ -21,7 +21,7 @@ use std::{
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The database's name in the data folder.
 const FILE: &str = "reelwright.redb";
@@ -53,6 +53,10 @@ impl Table {
     const ALL: [Self; 6] =
         [Self::Counters, Self::Recordings, Self::Rules, Self::IngestPoints, Self::Commands, Self::Outbox];
 
+    fn is_of_orders(self) -> bool {
+        matches!(self, Table::Recordings | Table::Rules | Table::IngestPoints)
+    }
+
     fn definition(self) -> TableDefinition<'static, u64, &'static [u8]> {
         TableDefinition::new(match self {
             Table::Counters => "counters",
@@ -70,6 +74,8 @@ impl Table {
 pub enum Counter {
     ConfigId = 1,
     Event = 2,
+    /// No counter: a number by chance, that tells this database from all others.
+    Instance = 3,
 }
 
 /// A change to be made durable.
@@ -152,6 +158,8 @@ pub struct Opened {
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Arc<Database>,
+    /// Told when orders were changed.
+    orders: watch::Sender<()>,
     jobs: mpsc::SyncSender<Job>,
 }
 
@@ -181,6 +189,18 @@ impl Store {
         Ok(Opened { store: Self::new(db)?, set_aside: Some((aside, damage)) })
     }
 
+    /// Opens the database of a data folder, which must be there and whole.
+    pub fn existing(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        let failed = |error: String| StoreError::Open { path: path.clone(), error };
+        std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?;
+        match open(&path) {
+            Ok(db) => Self::new(db),
+            Err(Fault::Damaged(damage)) => Err(failed(format!("it is damaged: {damage}"))),
+            Err(Fault::Other(error)) => Err(error),
+        }
+    }
+
     /// A store that forgets, for tests.
     pub fn in_memory() -> Self {
         let backend = redb::backends::InMemoryBackend::new();
@@ -192,12 +212,13 @@ impl Store {
     fn new(db: Database) -> Result<Self, StoreError> {
         let db = Arc::new(db);
         let (jobs, waiting) = mpsc::sync_channel::<Job>(MAX_WAITING);
-        let its = db.clone();
+        let orders = watch::Sender::default();
+        let (its, told) = (db.clone(), orders.clone());
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || work(&its, &waiting))
+            .spawn(move || work(&its, &waiting, &told))
             .map_err(|error| StoreError::Failed(format!("its thread: {error}")))?;
-        Ok(Self { db, jobs })
+        Ok(Self { db, orders, jobs })
     }
 
     /// Makes changes durable: all of them, or none if it fails.
@@ -213,6 +234,11 @@ impl Store {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         result.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Tells when recordings, rules or ingest points were changed.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.orders.subscribe()
     }
 
     /// Everything in a table, by number.
@@ -239,6 +265,14 @@ impl Store {
                 Ok((key, value.map_err(|e| StoreError::Value { table, key, error: e.to_string() })?))
             })
             .collect()
+    }
+
+    /// The largest number in a table; 0: it is empty.
+    pub fn last(&self, table: Table) -> Result<u64, StoreError> {
+        let read = self.db.begin_read().map_err(StoreError::failed)?;
+        let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
+        let last = open.last().map_err(StoreError::failed)?;
+        Ok(last.map_or(0, |(key, _)| key.value()))
     }
 
     /// The last number that a counter gave; 0: none.
@@ -297,13 +331,18 @@ fn begin(db: &Database) -> Result<(), StoreError> {
 }
 
 /// Makes changes, as many calls at once as wait, until nobody can ask any more.
-fn work(db: &Database, waiting: &mpsc::Receiver<Job>) {
+fn work(db: &Database, waiting: &mpsc::Receiver<Job>, orders: &watch::Sender<()>) {
     while let Ok(first) = waiting.recv() {
         let mut jobs = vec![first];
         jobs.extend(waiting.try_iter().take(MAX_GROUP - 1));
         let result = commit(db, jobs.iter().flat_map(|job| &job.changes));
         if let Err(error) = &result {
             tracing::error!(%error, calls = jobs.len(), "changes can't be kept");
+        }
+        if result.is_ok()
+            && jobs.iter().flat_map(|job| &job.changes).any(|change| change.table.is_of_orders())
+        {
+            orders.send_replace(());
         }
         for job in jobs {
             // Who asked may be gone.

@@ -18,8 +18,8 @@ fn exit_codes_tell_done_from_failed_and_wrong_usage() {
     assert!(code == Some(0) && out.starts_with("Command entered successfully!\nVersion\n"), "{out}");
     let (code, out, _) = run(&["cli", "--addr", &cli, "getConfigInfo id=99"]);
     assert!(code == Some(1) && out.contains("Config ID not found"), "{out}");
-    let (code, _, err) = run(&["record"]);
-    assert!(code == Some(1) && err.contains("unrecognized subcommand"), "{err}");
+    let (code, _, err) = run(&["recrod"]);
+    assert!(code == Some(1) && err.contains("unrecognized subcommand") && err.contains("'record'"), "{err}");
     let (code, _, err) = run(&["serve", "--rtmp", "nowhere"]);
     assert!(code == Some(1) && err.contains("--rtmp"), "{err}");
     let (code, out, _) = run(&["--help"]);

@@ -8,12 +8,17 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use reelwright::{
+    cli,
     config::Config,
-    control, publish,
+    control::{self, auth::tokens, process::LogLevel, table::Role},
+    publish,
     recorder::manifest::{self, Manifest},
     server,
+    state::{self, Form, State},
+    store::Store,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +37,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Client(cli::Client),
     /// Runs the server until SIGTERM or SIGINT, then closes all files
     Serve {
         /// Settings in TOML; the flags win over it
@@ -62,6 +69,24 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Makes a token for who gives commands from elsewhere, and prints it with its entry for the token file
+    Token {
+        /// Who it is for
+        name: String,
+        /// What it allows: read, operate (start and stop recordings) or admin
+        #[arg(long, value_parser = role)]
+        role: Role,
+    },
+    /// Writes out the orders that a server keeps, or takes them in; the server must not be running
+    State {
+        #[command(subcommand)]
+        command: StateCommand,
+    },
+    /// Prints what a shell needs to complete the arguments of this program
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Sends one command to a running server and prints the reply
     Cli {
         /// A command with its parameters, such as 'listStreams'
@@ -69,6 +94,28 @@ enum Command {
         /// The server's ASCII command line
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1222")]
         addr: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StateCommand {
+    /// Prints recordings, rules and ingest points, keys of publishers included
+    Export {
+        /// Folder of the server's own files
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data_dir: PathBuf,
+        #[arg(long, value_enum, default_value = "toml")]
+        format: Form,
+    },
+    /// Takes in what was exported: TOML, or JSON if the name ends in .json
+    Import {
+        file: PathBuf,
+        /// Folder of the server's own files; made if it is missing
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data_dir: PathBuf,
+        /// Forget the orders that are there
+        #[arg(long)]
+        replace: bool,
     },
 }
 
@@ -81,15 +128,22 @@ fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
-        .init();
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    let log_level = LogLevel::new(move |level| {
+        handle.reload(EnvFilter::new(level.to_string())).map_err(|error| error.to_string())
+    });
+    // What speaks TLS as a client takes it from here. Nobody else has set one yet.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.context("starting").and_then(|runtime| {
-        let result = runtime.block_on(run(arguments.command));
+        let result = runtime.block_on(run(arguments.command, log_level));
         // Work that a dead disk holds up does not hold us up.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
@@ -103,11 +157,11 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve { file, flags } => {
             let Some(config) = settings(file, *flags)? else { return Ok(ExitCode::FAILURE) };
-            serve(config).await?;
+            serve(config, log_level).await?;
         }
         Command::Publish { file, url, speed, streams, duration } => {
             let duration = duration.map(Duration::try_from_secs_f64).transpose().context("--duration")?;
@@ -118,6 +172,30 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             );
         }
         Command::Verify { files } => return Ok(verify(&files)),
+        Command::Token { name, role } => {
+            let (token, entry) = tokens::new(&name, role)?;
+            println!(
+                "The token, which is shown this once only:\n\n{token}\n\nIts entry for the token file:\n"
+            );
+            print!("{entry}");
+        }
+        Command::State { command: StateCommand::Export { data_dir, format } } => {
+            let text = State::of(&Store::existing(&data_dir)?)?.to_text(format);
+            std::io::stdout().write_all(text.as_bytes())?;
+        }
+        Command::State { command: StateCommand::Import { file, data_dir, replace } } => {
+            let state = State::read(&file)?;
+            std::fs::create_dir_all(&data_dir).with_context(|| data_dir.display().to_string())?;
+            state.import(&state::open(&data_dir).await?, replace).await?;
+            println!("{} orders taken in", state.count());
+        }
+        Command::Client(client) => return cli::run(client).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "reelwright", &mut script);
+            // Who reads may have seen enough.
+            let _ = std::io::stdout().write_all(&script);
+        }
         Command::Cli { command, addr } => {
             let (succeeded, reply) = control::client::ascii(&addr, &command).await.context(addr)?;
             print!("{}", reply.replace('\r', ""));
@@ -125,6 +203,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    tokens::role_of(text).ok_or_else(|| "the roles are read, operate and admin".into())
 }
 
 /// Compares files with their manifests; the worst of them gives the exit code.
@@ -189,7 +271,7 @@ fn settings(file: Option<PathBuf>, flags: Config) -> anyhow::Result<Option<Confi
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -201,7 +283,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         on_signal.cancel();
     });
-    server::serve(config, stop, |addresses| {
+    server::serve(config, log_level, stop, |addresses| {
         let list: Vec<_> = addresses.iter().map(|(name, addr)| format!("{name}={addr}")).collect();
         let mut out = std::io::stdout().lock();
         // Who started us may not read.

@@ -3,16 +3,23 @@
 //! ```text
 //! server::ascii   lines of text   ┐           ┌ commands::record, …   what it does
 //! server::http    GET, base64     ┼→ answer() ┤
-//! (more later)                    ┘           └ table::Command        what it takes, and its help
+//! server::http    REST: rest      ┘           └ table::Command        what it takes, its help, its routes
 //! ```
 //!
 //! All transports read a [`parse::Line`], have it answered by [`answer`], and write the [`reply::Reply`] in
 //! their own form. None of them knows any command.
 
+pub mod auth;
 pub mod client;
 pub mod commands;
+mod ids;
+pub mod openapi;
 pub mod parse;
+pub mod percent;
+pub mod process;
+pub mod query;
 pub mod reply;
+pub mod rest;
 pub mod server;
 pub mod shape;
 pub mod table;
@@ -21,8 +28,19 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{events::Events, recorder::Recordings, registry::Registry, repair::Repairs, store::Store};
+use crate::{
+    events::Events,
+    ingest::Ingest,
+    recorder::Recordings,
+    registry::Registry,
+    repair::Repairs,
+    store::{Store, StoreError},
+    timers::Timers,
+};
+use auth::Access;
+use ids::{CommandIds, IdError};
 use parse::{Line, ParseError, Value};
+use process::{LogLevel, StopKey};
 use reply::{Fault, Reply};
 use table::Role;
 
@@ -34,24 +52,60 @@ pub struct Context {
     pub repairs: Repairs,
     pub events: Events,
     pub store: Store,
+    pub timers: Timers,
+    pub ingest: Ingest,
     pub version: Version,
     pub limits: Limits,
+    /// Who may send commands.
+    pub access: Arc<Access>,
+    pub log_level: LogLevel,
+    pub stop_key: StopKey,
+    ids: CommandIds,
     /// Stops the server when a command cancels it.
     pub shutdown: CancellationToken,
 }
 
 impl Context {
-    /// A context with the usual limits.
+    /// A context with the usual limits, and the ids of commands that the store knows.
     pub fn new(
         registry: Registry,
         recordings: Recordings,
         repairs: Repairs,
         events: Events,
         store: Store,
+        log_level: LogLevel,
         shutdown: CancellationToken,
-    ) -> Self {
-        let (version, limits) = (Version::default(), Limits::default());
-        Self { registry, recordings, repairs, events, store, version, limits, shutdown }
+    ) -> Result<Self, StoreError> {
+        let access = Arc::default();
+        let (version, limits, stop_key) = (Version::default(), Limits::default(), StopKey::default());
+        let (ids, timers) = (CommandIds::open(store.clone())?, Timers::new(events.clone()));
+        let ingest = Ingest::open_to_all();
+        Ok(Self {
+            registry,
+            recordings,
+            repairs,
+            events,
+            store,
+            timers,
+            ingest,
+            version,
+            limits,
+            access,
+            log_level,
+            stop_key,
+            ids,
+            shutdown,
+        })
+    }
+
+    /// The same, for those who may enter.
+    pub fn for_those(self, access: Arc<Access>) -> Self {
+        Self { access, ..self }
+    }
+
+    /// The same with a door for publishers; without one there are no ingest points to be found.
+    pub fn with_ingest(self, ingest: Ingest) -> Self {
+        Self { ingest, ..self }
     }
 }
 
@@ -144,7 +198,7 @@ pub async fn answer(context: &Arc<Context>, caller: &Caller, line: Result<Line, 
         tracing::error!(%far, command = name, %error, "a command broke");
         Reply::fault(Fault::Failed, format!("command {name} broke; the server's log has more"))
     });
-    tracing::debug!(%far, command = name, status = ?reply.status, reply.description, "command");
+    tracing::debug!(%far, by = caller.name, command = name, status = ?reply.status, reply.description, "command");
     reply
 }
 
@@ -156,29 +210,40 @@ async fn run(context: &Context, role: Role, line: Result<Line, ParseError>) -> R
     let id = line.params.iter().position(|(name, _)| name.eq_ignore_ascii_case(table::COMMAND_ID.name));
     let response_id = match id.map(|place| line.params.remove(place).1) {
         None => None,
-        Some(Value::Text(id)) if !id.is_empty() => Some(id),
+        Some(Value::Text(id)) if !id.is_empty() && id.len() <= ids::MAX_LENGTH => Some(id),
         Some(_) => return Reply::fail(table::ArgsError::Invalid(table::COMMAND_ID.name).to_string()),
     };
-    let reply = match commands::find(&line.command) {
-        Some(command) if command.role > role => Reply::fault(
-            Fault::Forbidden,
-            format!(
-                "{} needs the role `{}`, and yours is `{}`",
-                command.name,
-                command.role.as_str(),
-                role.as_str()
-            ),
-        ),
-        Some(command) => match command.bind(line) {
-            Ok(args) => (command.run)(context, args).await,
-            Err(error) => Reply::fail(error.to_string()),
-        },
-        None => {
-            let name: String = line.command.chars().take(80).collect();
-            Reply::fault(Fault::NotFound, format!("command {name} not known. Type help for list of commands"))
-        }
-    };
+    let reply = dispatch(context, role, response_id.as_deref(), line).await;
     Reply { response_id, ..reply }
+}
+
+async fn dispatch(context: &Context, role: Role, id: Option<&str>, line: Line) -> Reply {
+    let Some(command) = commands::find(&line.command) else {
+        let name: String = line.command.chars().take(80).collect();
+        let text = format!("command {name} not known. Type help for list of commands");
+        return Reply::fault(Fault::NotFound, text);
+    };
+    if command.role > role {
+        let (needed, given) = (command.role.as_str(), role.as_str());
+        let text = format!("{} needs the role `{needed}`, and yours is `{given}`", command.name);
+        return Reply::fault(Fault::Forbidden, text);
+    }
+    let args = match command.bind(line) {
+        Ok(args) => args,
+        Err(error) => return Reply::fail(error.to_string()),
+    };
+    let Some(id) = id.filter(|_| command.role > Role::Read) else {
+        return (command.run)(context, args).await;
+    };
+    match context.ids.begin(id, command.name).await {
+        Ok(running) => {
+            let reply = (command.run)(context, args).await;
+            context.ids.end(running, reply.status == reply::Status::Success, &reply.description).await;
+            reply
+        }
+        Err(IdError::Store(error)) => Reply::fault(Fault::Failed, IdError::Store(error).to_string()),
+        Err(error) => Reply::fault(Fault::Conflict, error.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -88,6 +88,11 @@ fn status(status: &Status) -> Value {
     value
 }
 
+/// The object of one live stream, without those that are recorded of it.
+pub fn in_stream(live: &Arc<LiveStream>) -> Value {
+    Streams::new(Vec::new(), Vec::new(), SystemTime::now()).object(Stream::Live(live))
+}
+
 /// The stream object of a run, for who has no context. `live`: the stream that it records.
 pub fn out_stream(recording: &Arc<Recording>, run: &RunInfo, live: Option<Arc<LiveStream>>) -> Value {
     let streams =

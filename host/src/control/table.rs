@@ -88,6 +88,8 @@ pub enum Kind {
     Text,
     /// `0 1 false true no yes`, in any case.
     Bool,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
     /// Decimal digits, without a leading zero; both ends belong to the range.
     Int(u64, u64),
 }
@@ -128,6 +130,8 @@ pub enum ArgsError {
     Range(&'static str, u64, u64),
     #[error("Syntax error. Parameter {0} is invalid. It takes 0 or 1")]
     NotBool(&'static str),
+    #[error("Syntax error. Parameter {0} is invalid. It takes one of: {words}", words = .1.join(", "))]
+    NotOneOf(&'static str, &'static [&'static str]),
     #[error("Syntax error. Parameter {0} is not known; did you mean {1}?")]
     Misspelt(String, &'static str),
     #[error("Syntax error. Parameter {0} is not known. Type help for details")]
@@ -224,6 +228,10 @@ impl Param {
                 "0" | "false" | "no" => Ok(Arg::Bool(false)),
                 "1" | "true" | "yes" => Ok(Arg::Bool(true)),
                 _ => Err(ArgsError::NotBool(self.name)),
+            },
+            Kind::OneOf(words) => match words.iter().find(|word| word.eq_ignore_ascii_case(&text)) {
+                Some(word) => Ok(Arg::Text((*word).into())),
+                None => Err(ArgsError::NotOneOf(self.name, words)),
             },
             Kind::Int(min, max) => {
                 let leading_zero = text.len() > 1 && text.starts_with('0');

@@ -93,6 +93,16 @@ impl State {
             State::Failing => "diskFailing",
         }
     }
+
+    /// The word for it in lists.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Good => "good",
+            State::Low => "low",
+            State::Full => "full",
+            State::Failing => "failing",
+        }
+    }
 }
 
 /// What is known of a folder.
@@ -161,6 +171,14 @@ impl Guards {
         std::thread::Builder::new().name("disk-guard".into()).spawn(move || driver.drive(&weak))?;
         guards.insert(id, Arc::downgrade(&shared));
         Ok(Guard(shared))
+    }
+
+    /// The folders that are watched, and what is known of them, by path.
+    pub fn list(&self) -> Vec<(PathBuf, View)> {
+        let guards: Vec<_> = lock(&self.guards).values().filter_map(Weak::upgrade).map(Guard).collect();
+        let mut list: Vec<_> = guards.iter().map(|guard| (guard.0.path.clone(), guard.view())).collect();
+        list.sort_by(|(a, _), (b, _)| a.cmp(b));
+        list
     }
 }
 

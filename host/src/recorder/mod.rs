@@ -379,6 +379,11 @@ impl Recordings {
         lock(&self.0.orders).values().map(|o| o.recording.clone()).collect()
     }
 
+    /// The folders that are recorded to, and how their disks are.
+    pub fn disks(&self) -> Vec<(PathBuf, crate::output::guard::View)> {
+        self.0.parts.disk.guards.list()
+    }
+
     /// Names of the formats that can be recorded, sorted.
     pub fn formats(&self) -> Vec<String> {
         self.0.parts.formats.list().iter().map(|v| v.manifest.format.clone()).collect()

@@ -10,7 +10,7 @@ use crate::control::{
     table::{Args, Command, Kind, Need, Param, Role, Route},
 };
 
-const NOT_FOUND: &str = "Config ID not found";
+pub(super) const NOT_FOUND: &str = "Config ID not found";
 
 pub(super) static LIST_CONFIG: Command = Command {
     name: "listConfig",

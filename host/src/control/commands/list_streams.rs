@@ -71,7 +71,7 @@ fn count(context: &Context) -> Reply {
 }
 
 /// EvoStream says null for no streams.
-fn null_if_empty(items: impl Iterator<Item = Value>) -> Value {
+pub(super) fn null_if_empty(items: impl Iterator<Item = Value>) -> Value {
     let items: Vec<Value> = items.collect();
     if items.is_empty() { Value::Null } else { Value::Array(items) }
 }

@@ -1,4 +1,4 @@
-//! `version`, `help`, `quit`: about the server and the connection.
+//! `version`, `help`, `quit`, `auth`: about the server and the connection.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::COMMANDS;
 use crate::control::{
     Context,
     reply::Reply,
-    table::{COMMAND_ID, Command, Need, Param, Role, Route},
+    table::{COMMAND_ID, Command, Kind, Need, Param, Role, Route},
 };
 
 pub(super) static VERSION: Command = Command {
@@ -40,6 +40,26 @@ pub(super) static QUIT: Command = Command {
     role: Role::Read,
     routes: &[],
     run: |_, _| Box::pin(async { Reply { close: true, ..Reply::success("Bye!", Value::Null) } }),
+};
+
+/// Tells who sends what follows. The command lines see to it themselves, as it is about the connection.
+pub static AUTH: Command = Command {
+    name: "auth",
+    aliases: &[],
+    help: "Logs in on the ASCII and the JSON command line, before other commands. Needed with tokens only, and from \
+           this machine not even then.",
+    params: &[Param {
+        name: "token",
+        kind: Kind::Text,
+        need: Need::Mandatory,
+        help: "The token, as `reelwright token` made it.",
+    }],
+    needs_params: true,
+    role: Role::Read,
+    routes: &[],
+    run: |_, _| {
+        Box::pin(async { Reply::fail("HTTP takes the token in the header Authorization, with each request") })
+    },
 };
 
 fn version(context: &Context) -> Reply {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ID_OR_NAME, STREAM_ID, STREAM_NAME};
+use super::{ID_NOR_NAME, ID_OR_NAME, STREAM_ID, STREAM_NAME};
 use crate::{
     control::{
         Context,
@@ -47,7 +47,7 @@ async fn shutdown(context: &Context, args: Args) -> Reply {
             None if permanently => return cancel(context, name).await,
             found => found,
         },
-        (None, None) => return Reply::fail("id or localStreamName parameters needs to be supplied"),
+        (None, None) => return Reply::fail(ID_NOR_NAME),
     };
     let Some(stream) = stream else { return gone() };
     let info = streams.object(stream);

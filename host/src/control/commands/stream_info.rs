@@ -1,9 +1,9 @@
 //! `getStreamInfo`: one stream.
 
-use super::{ID_OR_NAME, STREAM_ID, STREAM_NAME};
+use super::{ID_NOR_NAME, ID_OR_NAME, STREAM_ID, STREAM_NAME};
 use crate::control::{
     Context,
-    reply::Reply,
+    reply::{Fault, Reply},
     shape::Streams,
     table::{Args, Command, Role, Route},
 };
@@ -25,10 +25,10 @@ fn info(context: &Context, args: &Args) -> Reply {
         (Some(_), Some(_)) => return Reply::fail(ID_OR_NAME),
         (Some(id), None) => (streams.find(id), format!("0:{id}")),
         (None, Some(name)) => (streams.named(name), name.to_owned()),
-        (None, None) => return Reply::fail("id or localStreamName parameters needs to be supplied"),
+        (None, None) => return Reply::fail(ID_NOR_NAME),
     };
     match stream {
         Some(stream) => Reply::success("Stream information", streams.object(stream)),
-        None => Reply::fail(format!("Stream {asked} not found")),
+        None => Reply::fault(Fault::NotFound, format!("Stream {asked} not found")),
     }
 }

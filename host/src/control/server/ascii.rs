@@ -1,24 +1,40 @@
 //! The ASCII and the JSON CLI: lines in; text, or JSON behind its length, out.
 
-use std::{io, net::SocketAddr, ops::Range, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{accept, lines::Lines};
+use super::{
+    accept,
+    lines::Lines,
+    seats::{Busy, Seat, Seats},
+    socket::Socket,
+};
 use crate::control::{
     Caller, Context, answer,
-    parse::{Line, ParseError},
-    reply::Reply,
+    auth::{Denied, tokens::Digest},
+    commands::AUTH,
+    parse::{Line, ParseError, Value},
+    reply::{Fault, Reply},
+    table::COMMAND_ID,
 };
 
 /// How long a connection that we end may still send, so that it gets our last reply and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a connection that needs a token may go without one.
+const LOGIN: Duration = Duration::from_secs(60);
 
 /// What replies look like.
 #[derive(Clone, Copy, Debug)]
@@ -52,20 +68,25 @@ pub async fn serve_json(listener: TcpListener, context: Arc<Context>, stop: Canc
 
 async fn serve(listener: TcpListener, context: Arc<Context>, stop: CancellationToken, form: Form) {
     let clients = TaskTracker::new();
-    let seats = Arc::new(Semaphore::new(context.limits.clients));
+    let seats = Seats::new(context.limits.clients);
     while let Some((socket, far)) = stop.run_until_cancelled(accept(&listener)).await {
-        match seats.clone().try_acquire_owned() {
+        match seats.take(far.ip()) {
             Ok(seat) => {
-                let client = Client::new(socket, far, context.clone(), form);
+                let client = Client::new(socket, far, context.clone(), form, seat);
                 let stop = stop.clone();
                 clients.spawn(async move {
-                    if let Err(error) = client.serve(&stop).await {
-                        tracing::debug!(%far, %error, "a command line client is gone");
+                    let leave = client.seat.leave().clone();
+                    match leave.run_until_cancelled(client.serve(&stop)).await {
+                        Some(Ok(())) => {}
+                        Some(Err(error)) => tracing::debug!(%far, %error, "a command line client is gone"),
+                        None => tracing::debug!(%far, "an idle command line client made room for another"),
                     }
-                    drop(seat);
                 });
             }
-            Err(_) => refuse(socket, far, context.limits.clients, form).await,
+            Err(_) if context.access.tls().is_none() => {
+                refuse(socket, far, context.limits.clients, form).await;
+            }
+            Err(_) => tracing::warn!(%far, "too many clients of the command line"),
         }
     }
     drop(listener);
@@ -81,10 +102,15 @@ async fn refuse(mut socket: TcpStream, far: SocketAddr, clients: usize, form: Fo
 }
 
 struct Client {
-    socket: TcpStream,
+    socket: Socket,
     far: SocketAddr,
     context: Arc<Context>,
     form: Form,
+    seat: Seat,
+    /// Keeps the seat for who has sent a command that it may send.
+    settled: Option<Busy>,
+    /// What the client has logged in with.
+    login: Option<Digest>,
     lines: Lines,
     buffer: Vec<u8>,
     /// What of the buffer was not made into lines yet.
@@ -107,16 +133,31 @@ enum Received {
 }
 
 impl Client {
-    fn new(socket: TcpStream, far: SocketAddr, context: Arc<Context>, form: Form) -> Self {
-        Self { socket, far, context, form, lines: Lines::default(), buffer: vec![0; 4096], unread: 0..0 }
+    fn new(socket: TcpStream, far: SocketAddr, context: Arc<Context>, form: Form, seat: Seat) -> Self {
+        let socket = Socket::new(socket, far, &context.access);
+        let (lines, buffer, unread) = (Lines::default(), vec![0; 4096], 0..0);
+        Self { socket, far, context, form, seat, settled: None, login: None, lines, buffer, unread }
     }
 
     async fn serve(mut self, stop: &CancellationToken) -> io::Result<()> {
+        let limits = self.context.limits;
+        let plain = self.context.access.may_be_plain(self.far);
+        let established =
+            timeout(if plain { limits.idle } else { limits.request }, self.socket.established());
+        match stop.run_until_cancelled(established).await {
+            None => return Ok(()),
+            Some(done) => done??,
+        }
+        let since = Instant::now();
         loop {
-            let receive = timeout(self.context.limits.idle, self.receive());
+            let idle = match self.caller() {
+                Some(_) => limits.idle,
+                None => limits.idle.min(LOGIN.saturating_sub(since.elapsed())),
+            };
+            let receive = timeout(idle, self.receive());
             let received = match stop.run_until_cancelled(receive).await {
                 None => return Ok(()),
-                Some(Err(_)) => return self.idle().await,
+                Some(Err(_)) => return self.idle(idle).await,
                 Some(Ok(received)) => received?,
             };
             let (reply, end) = match received {
@@ -160,8 +201,63 @@ impl Client {
         }
     }
 
-    async fn answer(&self, line: Result<Line, ParseError>) -> Reply {
-        answer(&self.context, &Caller::local(self.far), line).await
+    /// Who the client is; `None` if it has to say so first.
+    fn caller(&self) -> Option<Caller> {
+        let access = &self.context.access;
+        match self.login {
+            Some(digest) => access.enter_again(self.far, digest),
+            None => access.enter(self.far, true, None).ok(),
+        }
+    }
+
+    async fn answer(&mut self, line: Result<Line, ParseError>) -> Reply {
+        let line = match line {
+            Ok(line) if AUTH.is_called(&line.command) => return self.log_in(line),
+            line => line,
+        };
+        match self.caller() {
+            Some(caller) => {
+                if line.is_ok() && self.settled.is_none() {
+                    self.settled = Some(Busy::new(self.seat.busy()));
+                }
+                answer(&self.context, &caller, line).await
+            }
+            None if matches!(&line, Ok(line) if line.command == "quit") => {
+                Reply { close: true, ..Reply::success("Bye!", json!(null)) }
+            }
+            None => Reply::fault(
+                Fault::Unauthenticated,
+                "Not authenticated. Send auth token=… before other commands",
+            ),
+        }
+    }
+
+    /// Takes a token. Nothing of what was sent comes back, as it may be one.
+    fn log_in(&mut self, mut line: Line) -> Reply {
+        let id = line.params.iter().position(|(name, _)| name.eq_ignore_ascii_case(COMMAND_ID.name));
+        let response_id = match id.map(|place| line.params.remove(place).1) {
+            Some(Value::Text(id)) => Some(id),
+            _ => None,
+        };
+        let reply = match AUTH.bind(line) {
+            Err(_) => Reply::fail("Syntax error. auth takes token=…, and nothing else"),
+            Ok(args) => {
+                let token = args.text("token").unwrap_or_default();
+                match self.context.access.enter(self.far, true, Some(token)) {
+                    Ok(Caller { name: None, .. }) => {
+                        Reply::fault(Fault::Conflict, "The server has no tokens, so none is needed")
+                    }
+                    Ok(Caller { name, role, .. }) => {
+                        self.login = Some(Digest::of(token));
+                        self.settled.get_or_insert_with(|| Busy::new(self.seat.busy()));
+                        Reply::success("Authenticated", json!({ "name": name, "role": role.as_str() }))
+                    }
+                    Err(denied) => Reply { close: matches!(denied, Denied::Wait(_)), ..denied.reply() },
+                }
+            }
+        };
+        tracing::debug!(far = %self.far, command = "auth", status = ?reply.status, "command");
+        Reply { response_id, ..reply }
     }
 
     async fn write(&mut self, reply: &Reply) -> io::Result<()> {
@@ -169,8 +265,7 @@ impl Client {
         timeout(self.context.limits.write, self.socket.write_all(&text)).await?
     }
 
-    async fn idle(mut self) -> io::Result<()> {
-        let idle = self.context.limits.idle;
+    async fn idle(mut self, idle: Duration) -> io::Result<()> {
         self.write(&Reply::fail(format!("No command came in {} s", idle.as_secs_f64()))).await?;
         self.close().await
     }

@@ -3,6 +3,8 @@
 mod ascii;
 mod http;
 mod lines;
+mod seats;
+mod socket;
 
 pub use ascii::{serve_ascii, serve_json};
 pub use http::serve_http;

@@ -6,20 +6,20 @@ use super::*;
 use crate::{control::reply::Status, registry};
 
 /// The data of a command that must succeed, with this description.
-async fn ok(context: &Arc<Context>, line: &str, description: &str) -> Value {
+pub(super) async fn ok(context: &Arc<Context>, line: &str, description: &str) -> Value {
     let reply = ask(context, line).await;
     assert_eq!((reply.status, reply.description.as_str()), (Status::Success, description), "{line}");
     reply.data
 }
 
 /// The description of a command that must fail.
-async fn fails(context: &Arc<Context>, line: &str) -> String {
+pub(super) async fn fails(context: &Arc<Context>, line: &str) -> String {
     let reply = ask(context, line).await;
     assert_eq!((reply.status, reply.data), (Status::Fail, Value::Null), "{line}");
     reply.description
 }
 
-fn publish(context: &Context, name: &str) -> registry::Publisher {
+pub(super) fn publish(context: &Context, name: &str) -> registry::Publisher {
     let source = registry::Source {
         app: "live".into(),
         tc_url: "rtmp://h/live".into(),
@@ -33,7 +33,7 @@ fn publish(context: &Context, name: &str) -> registry::Publisher {
 }
 
 /// Waits until as many streams are there: a run begins, and ends, a moment after its cause.
-async fn streams(context: &Arc<Context>, count: u64) {
+pub(super) async fn streams(context: &Arc<Context>, count: u64) {
     let wait = async {
         while ask(context, "getStreamsCount").await.data["streamCount"] != count {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -199,97 +199,123 @@ async fn a_recording_is_a_stream_of_its_own() {
 }
 
 #[tokio::test]
-async fn hostile_names_lead_nowhere() {
-    let (context, media) = context(Limits::default()).await;
-    let root = media.path().canonicalize().unwrap().display().to_string();
-    let long = "x".repeat(4096);
-    for name in [
-        "../../etc/passwd",
-        "/etc/passwd",
-        "..",
-        "CON",
-        "-rf",
-        ".hidden",
-        "a\u{202e}b",
-        "a\u{ff0f}b",
-        "{date}",
-    ] {
-        let line =
-            format!("record localStreamName={name} pathToFile=x/{{stream}}/f dateFolderStructure=0 check=1");
-        let data = ok(&context, &line, "Recording would start").await;
-        let file = data["firstFile"].as_str().unwrap();
-        let below = file.strip_prefix(&format!("{root}/x/")).unwrap_or_else(|| panic!("{file}"));
-        let parts: Vec<_> = below.split('/').collect();
-        assert!(parts.len() == 2 && parts[1] == "f.mp4", "{file}");
-        let odd = |c: char| c.is_control() || c == '\u{202e}' || c == '\u{ff0f}';
-        assert!(!parts[0].starts_with(['.', '-']) && parts[0] != "CON" && !parts[0].contains(odd), "{file}");
-    }
-    for (params, error) in [
-        (format!("localStreamName={long} pathToFile=x"), "Unable to record stream: stream name "),
-        ("localStreamName=a\\\nb pathToFile=x".into(), "Unable to record stream: stream name "),
-        (format!("localStreamName=a pathToFile={long}"), "Unable to record stream: pathToFile "),
-        ("localStreamName=a pathToFile=a\0b".into(), "Unable to record stream: pathToFile "),
-    ] {
-        let params = params.replace("\\\n", "\u{1}");
-        let got = fails(&context, &format!("record {params}")).await;
-        assert!(got.starts_with(error) && got.len() < 600, "{got}");
-    }
-    assert_eq!(std::fs::read_dir(media.path()).unwrap().count(), 0, "nothing was made");
-}
-
-#[tokio::test]
-async fn a_check_changes_nothing() {
-    let (context, media) = context(Limits::default()).await;
-    std::fs::write(media.path().join("cam1_part0000.ts"), "").unwrap();
-    let line = "record localStreamName=cam1 pathToFile=cam1 type=ts chunkSize=1 check=1";
-    let data = ok(&context, line, "Recording would start").await;
-    assert!(data["firstFile"].as_str().unwrap().ends_with("/cam1_0001_part0000.ts"), "{data}");
-    assert!(data["computedPathToFile"].as_str().unwrap().ends_with("/cam1.ts"), "{data}");
-    assert_eq!(
-        (&data["configId"], &data["isLive"], &data["chunkSize"]),
-        (&json!(0), &json!(false), &json!(1))
-    );
-    assert_eq!(ok(&context, "listConfig", "Run-time configuration").await["record"], json!([]));
-    // What would be refused is.
-    ok(&context, "record localStreamName=cam1 pathToFile=a overwrite=1", "Recording Stream").await;
-    let taken = ask(&context, "record localStreamName=cam2 pathToFile=a check=1").await;
-    assert_eq!((taken.status, taken.fault), (Status::Fail, Fault::Conflict));
-    assert!(taken.description.contains("destination of config 1"), "{}", taken.description);
-}
-
-#[tokio::test]
-async fn what_is_not_recorded_can_be_paused_and_not_split() {
+async fn live_streams_have_lists_of_their_own() {
     let (context, _media) = context(Limits::default()).await;
-    ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
+    let nothing = [
+        ("listInboundStreams", "Available inbound streams", Value::Null),
+        ("listInboundStreamNames", "Inbound local stream names", Value::Null),
+        ("getInboundStreamsCount", "Active inbound streams", json!({ "inboundStreamsCount": 0 })),
+        ("clientsConnected", "EMS outbound client connections count", json!({ "outboundCount": 0 })),
+        ("isStreamRunning localStreamName=cam1", "Stream status:", json!({ "Running": false })),
+    ];
+    for (line, description, data) in nothing {
+        assert_eq!(ok(&context, line, description).await, data, "{line}");
+    }
     for (line, error) in [
-        ("splitRecord configId=1", "Unable to split: it is not recording now"),
-        ("splitRecord configId=9", "Config ID not found"),
-        ("splitRecord localStreamName=none", "Stream has no recordings"),
-        ("splitRecord now=1", "configId or localStreamName parameters needs to be supplied"),
-        ("resumeRecord configId=1", "Unable to resume: it is not paused"),
+        ("clientsConnected localStreamName=cam1", "Stream cam1 not found"),
+        ("isStreamRunning", "Syntax error. No parameters provided"),
+        ("isStreamRunning _a=1", "id or localStreamName parameters needs to be supplied"),
+        ("isStreamRunning id=9", "Config ID not found"),
         (
-            "pauseRecord configId=1 localStreamName=cam1",
-            "configId and localStreamName must not go together, choose only 1",
+            "isStreamRunning id=9 localStreamName=a",
+            "id and localStreamName must not go together, choose only 1",
         ),
     ] {
         assert_eq!(fails(&context, line).await, error, "{line}");
     }
-    ok(&context, "pauseRecord localStreamName=cam1", "Recording paused").await;
-    let status = ok(&context, "getConfigInfo id=1", "Configuration Info").await;
-    assert_eq!(status["status"]["current"]["description"], "Paused");
-    ok(&context, "resumeRecord configId=1", "Recording resumed").await;
-    let status = ok(&context, "getConfigInfo id=1", "Configuration Info").await;
-    assert_eq!(status["status"]["current"]["code"], 2);
+    ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
+    let running = async |line: &str| ok(&context, line, "Stream status:").await["Running"].clone();
+    assert_eq!(running("isStreamRunning id=1").await, false);
+
+    let _publisher = publish(&context, "cam1");
+    streams(&context, 2).await;
+    assert_eq!(running("isStreamRunning id=1").await, true);
+    assert_eq!(running("isStreamRunning localStreamName=cam1").await, true);
+    let names = ok(&context, "listInboundStreamNames", "Inbound local stream names").await;
+    assert_eq!(names, json!([{ "name": "cam1" }]));
+    let list = ok(&context, "listInboundStreams", "Available inbound streams").await;
+    assert_eq!((list.as_array().unwrap().len(), &list[0]["type"]), (1, &json!("INR")));
+    let count = ok(&context, "getInboundStreamsCount", "Active inbound streams").await;
+    assert_eq!(count, json!({ "inboundStreamsCount": 1 }));
+    let line = "clientsConnected localStreamName=cam1";
+    let words = "EMS outbound client connections count for the corresponding localstreamname: cam1";
+    assert_eq!(ok(&context, line, words).await, json!({ "outboundCount": 0 }));
 }
 
 #[tokio::test]
-async fn an_order_is_kept_until_it_is_removed() {
+async fn the_server_stops_when_it_is_asked_twice() {
     let (context, _media) = context(Limits::default()).await;
-    ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
-    let kept: Vec<(u64, crate::recorder::Settings)> =
-        context.store.all(crate::store::Table::Recordings).unwrap();
-    assert_eq!((kept.len(), kept[0].0, kept[0].1.path_to_file.as_str()), (1, 1, "a"));
-    ok(&context, "removeConfig id=1", "Configuration terminated").await;
-    let kept: Vec<(u64, Value)> = context.store.all(crate::store::Table::Recordings).unwrap();
-    assert!(kept.is_empty());
+    let words = "Call shutdownserver again with the provided key";
+    let old = ok(&context, "shutdownServer", words).await["key"].as_str().unwrap().to_owned();
+    let key = ok(&context, "shutdownServer", words).await["key"].as_str().unwrap().to_owned();
+    assert_eq!((key.len(), key == old), (16, false));
+    for wrong in ["x", &old] {
+        let error = fails(&context, &format!("shutdownServer key={wrong}")).await;
+        assert!(error.starts_with("The key is not the one of the last call"), "{error}");
+    }
+    assert!(!context.shutdown.is_cancelled());
+    let reply = ask(&context, &format!("shutdownServer key={key}")).await;
+    assert!(reply.close && context.shutdown.is_cancelled(), "{reply:?}");
+}
+
+#[tokio::test]
+async fn the_log_gets_a_level() {
+    let (context, _media) = context(Limits::default()).await;
+    let levels = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = levels.clone();
+    let log_level = LogLevel::new(move |level| {
+        seen.lock().unwrap().push(level.to_string());
+        Ok(())
+    });
+    let context = Arc::new(Context { log_level, ..(*context).clone() });
+    for level in ["-1", "1", "2", "3", "4", "6"] {
+        let data = ok(&context, &format!("setLogLevel level={level}"), "Log level is set").await;
+        assert_eq!(data, Value::Null);
+    }
+    assert_eq!(*levels.lock().unwrap(), ["off", "error", "warn", "info", "debug", "trace"]);
+    let words = "-1, 0, 1, 2, 3, 4, 5, 6";
+    let error = format!("Syntax error. Parameter level is invalid. It takes one of: {words}");
+    for line in ["setLogLevel level=7", "setLogLevel level=debug"] {
+        assert_eq!(fails(&context, line).await, error);
+    }
+}
+
+#[tokio::test]
+async fn a_command_with_an_id_runs_once() {
+    let (context, _media) = context(Limits::default()).await;
+    let line = "record localStreamName=cam1 pathToFile=a commandId=7";
+    let recorded = ask(&context, line).await;
+    assert_eq!((recorded.status, recorded.response_id.as_deref()), (Status::Success, Some("7")));
+    for again in [line, "removeConfig id=1 commandId=7"] {
+        let refused = ask(&context, again).await;
+        assert_eq!((refused.fault, refused.response_id.as_deref()), (Fault::Conflict, Some("7")));
+        let words = "commandId 7 was used before: record answered `Recording Stream` ";
+        assert!(refused.description.starts_with(words), "{refused:?}");
+    }
+    let configs = ok(&context, "listConfig", "Run-time configuration").await;
+    assert_eq!(configs["record"].as_array().unwrap().len(), 1);
+    // What changes nothing is answered each time, and what failed may be tried again.
+    for line in ["version commandId=8", "version commandId=8", "removeConfig id=9 commandId=9"] {
+        assert_eq!(ask(&context, line).await.response_id.as_deref(), line.rsplit('=').next());
+    }
+    assert_eq!(ask(&context, "removeConfig id=1 commandId=9").await.status, Status::Success);
+    let long = format!("version commandId={}", "x".repeat(257));
+    assert_eq!(fails(&context, &long).await, "Syntax error. Parameter commandId is invalid");
+}
+
+#[tokio::test]
+async fn a_role_may_do_what_it_may() {
+    let (context, _media) = context(Limits::default()).await;
+    let caller = |role| Caller { role, ..Caller::local(([127, 0, 0, 1], 1).into()) };
+    let ask = async |role, line: &str| {
+        let reply = answer(&context, &caller(role), Line::parse(line.as_bytes())).await;
+        (reply.status == Status::Success, reply.fault)
+    };
+    let record = "record localStreamName=cam1 pathToFile=a";
+    let forbidden = (false, Fault::Forbidden);
+    assert!(ask(Role::Read, "listStreams").await.0);
+    assert_eq!(ask(Role::Read, record).await, forbidden);
+    assert!(ask(Role::Operate, record).await.0);
+    assert_eq!(ask(Role::Operate, "shutdownServer").await, forbidden);
+    assert!(ask(Role::Admin, "shutdownServer").await.0);
 }

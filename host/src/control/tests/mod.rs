@@ -1,12 +1,20 @@
 //! The table of commands as a whole; in modules, the transports and the commands on a real recorder.
 
+mod access;
 mod commands;
+mod every;
+mod recordings;
+mod rest;
 mod transports;
 
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::{commands::COMMANDS, table::Need, *};
+use super::{
+    commands::COMMANDS,
+    table::{Kind, Need},
+    *,
+};
 use crate::{
     events::Events,
     format::{Engine, Formats, limits},
@@ -42,7 +50,16 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
         store: store.clone(),
     };
     let recordings = Recordings::new(parts, recorder::Config::default());
-    let context = Context::new(registry, recordings, repairs, events, store, CancellationToken::new());
+    let context = Context::new(
+        registry,
+        recordings,
+        repairs,
+        events,
+        store,
+        LogLevel::default(),
+        CancellationToken::new(),
+    )
+    .unwrap();
     let context = Context { limits, ..context };
     (Arc::new(context), media)
 }
@@ -68,7 +85,10 @@ fn the_table_is_sound() {
         // Every default is one that a client could send.
         let mut given = vec!["_any=1".to_owned()];
         given.extend(command.params.iter().map(|param| match param.need {
-            Need::Mandatory => format!("{}=1", param.name),
+            Need::Mandatory => match param.kind {
+                Kind::OneOf(words) => format!("{}={}", param.name, words[0]),
+                _ => format!("{}=1", param.name),
+            },
             Need::Default(value) => format!("{}={value}", param.name),
             Need::Optional => String::new(),
         }));
@@ -84,7 +104,7 @@ async fn help_tells_all_that_the_table_knows() {
     assert_eq!(reply.description, "Available commands");
     let list = reply.data.as_array().unwrap();
     let names: Vec<_> = list.iter().map(|c| c["command"].as_str().unwrap()).collect();
-    assert_eq!(names[..4], ["help", "quit", "version", "record"]);
+    assert_eq!(names[..5], ["help", "quit", "auth", "version", "record"]);
     assert!(names.contains(&"removePullPushConfig"));
     let record = list.iter().find(|c| c["command"] == "record").unwrap();
     let expected = serde_json::json!({

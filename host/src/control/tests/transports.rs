@@ -15,48 +15,60 @@ use crate::control::{
     server::{serve_ascii, serve_http, serve_json},
 };
 
-struct Server {
-    addr: SocketAddr,
+pub(super) struct Server {
+    pub(super) addr: SocketAddr,
+    pub(super) context: Arc<Context>,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    _media: TempDir,
 }
 
 impl Server {
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         timeout(Duration::from_secs(5), self.task).await.expect("it stops").unwrap();
     }
 }
 
 /// Binds a port, and serves it.
-async fn serve<F: Future<Output = ()> + Send + 'static>(
+pub(super) async fn serve<F: Future<Output = ()> + Send + 'static>(
+    limits: Limits,
+    transport: fn(TcpListener, Arc<Context>, CancellationToken) -> F,
+) -> Server {
+    serve_for(Arc::default(), limits, transport).await
+}
+
+/// The same, for those who may enter.
+pub(super) async fn serve_for<F: Future<Output = ()> + Send + 'static>(
+    access: Arc<Access>,
     limits: Limits,
     transport: fn(TcpListener, Arc<Context>, CancellationToken) -> F,
 ) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let (context, _) = context(limits).await;
-    let task = tokio::spawn(transport(listener, context, stop.clone()));
-    Server { addr, stop, task }
+    let (context, media) = context(limits).await;
+    let context = Arc::new(Context { access, ..(*context).clone() });
+    let task = tokio::spawn(transport(listener, context.clone(), stop.clone()));
+    Server { addr, context, stop, task, _media: media }
 }
 
 async fn ascii(limits: Limits) -> Server {
     serve(limits, serve_ascii).await
 }
 
-async fn http(limits: Limits) -> Server {
+pub(super) async fn http(limits: Limits) -> Server {
     serve(limits, serve_http).await
 }
 
 /// Sends bytes and reads until the server closes.
-async fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
+pub(super) async fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
     let mut socket = TcpStream::connect(addr).await.unwrap();
     socket.write_all(bytes).await.unwrap();
     rest(&mut socket).await
 }
 
-async fn rest(socket: &mut TcpStream) -> String {
+pub(super) async fn rest(socket: &mut TcpStream) -> String {
     let mut reply = Vec::new();
     let read = timeout(Duration::from_secs(10), socket.read_to_end(&mut reply)).await;
     read.expect("the server closes").expect("without a reset");

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -17,23 +17,42 @@ use axum::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::TcpListener,
     time::{Instant, Sleep, sleep},
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::control::{Limits, server::accept};
+use crate::control::{
+    Limits,
+    auth::Access,
+    server::{
+        accept,
+        seats::{Busy, Full, Seat, Seats},
+        socket::Socket,
+    },
+};
 
-/// A listener with so many connections at a time; the next one waits in the kernel's queue.
+/// A listener with so many connections at a time. A connection that is not at work makes room for the next one; if
+/// all are, the next one waits.
 pub(super) struct Bounded {
     listener: TcpListener,
-    seats: Arc<Semaphore>,
+    seats: Seats,
     limits: Limits,
+    access: Arc<Access>,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener, limits: &Limits) -> Self {
-        Self { listener, seats: Arc::new(Semaphore::new(limits.http_clients)), limits: *limits }
+    pub(super) fn new(listener: TcpListener, limits: &Limits, access: Arc<Access>) -> Self {
+        Self { listener, seats: Seats::new(limits.http_clients), limits: *limits, access }
+    }
+
+    async fn seat(&self, far: SocketAddr) -> Result<Seat, Full> {
+        loop {
+            match self.seats.take(far.ip()) {
+                Err(Full::All) => self.seats.freed().await,
+                seat => return seat,
+            }
+        }
     }
 }
 
@@ -42,15 +61,24 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let seat = self.seats.clone().acquire_owned().await.expect("the semaphore is never closed");
         loop {
             let (socket, far) = accept(&self.listener).await;
             // Fails only for a connection that is gone already.
             let Ok(near) = socket.local_addr() else { continue };
-            let peer = Peer { near, far, busy: Arc::default() };
-            let timer = Box::pin(sleep(self.limits.request));
-            let connection =
-                Connection { socket, peer, timer, writing: false, limits: self.limits, _seat: seat };
+            let Ok(seat) = self.seat(far).await else {
+                tracing::debug!(%far, "too many connections of one address");
+                continue;
+            };
+            let peer = Peer { near, far, tls: Arc::default(), busy: seat.busy().clone() };
+            let connection = Connection {
+                socket: Socket::new(socket, far, &self.access),
+                peer,
+                timer: Box::pin(sleep(self.limits.request)),
+                leave: Box::pin(seat.leave().clone().cancelled_owned()),
+                writing: false,
+                limits: self.limits,
+                _seat: seat,
+            };
             return (connection, far);
         }
     }
@@ -65,22 +93,20 @@ impl Listener for Bounded {
 pub(super) struct Peer {
     pub(super) near: SocketAddr,
     pub(super) far: SocketAddr,
-    busy: Arc<AtomicBool>,
+    /// Known when the first request is there.
+    tls: Arc<AtomicBool>,
+    /// How many are at work on it.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Peer {
     /// Stops the clock of the connection: it is our turn, until the guard is dropped.
     pub(super) fn busy(&self) -> Busy {
-        self.busy.store(true, Ordering::Relaxed);
-        Busy(self.busy.clone())
+        Busy::new(&self.busy)
     }
-}
 
-pub(super) struct Busy(Arc<AtomicBool>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.load(Ordering::Relaxed)
     }
 }
 
@@ -92,14 +118,16 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
 
 /// A connection whose request must have come, and whose reply must go, within time.
 pub(super) struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     peer: Peer,
     /// When the client has taken too long.
     timer: Pin<Box<Sleep>>,
+    /// When somebody else gets its place.
+    leave: Pin<Box<WaitForCancellationFutureOwned>>,
     /// A write waits for room, and the timer says how long it may.
     writing: bool,
     limits: Limits,
-    _seat: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl Connection {
@@ -126,10 +154,16 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         // Bytes do not set the timer back: a request is one piece, however it trickles in.
         if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_ready() {
+            if self.socket.is_tls() {
+                self.peer.tls.store(true, Ordering::Relaxed);
+            }
             return Poll::Ready(Ok(()));
         }
+        if self.leave.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if !self.peer.busy.load(Ordering::Relaxed) {
+            if self.peer.busy.load(Ordering::Relaxed) == 0 {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             // Our turn. The clock is wound up, as nobody may ask for it once our turn is over.
@@ -173,7 +207,10 @@ mod tests {
     use std::time::Duration;
 
     use axum::{Router, extract::ConnectInfo};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
 
     use super::*;
 
@@ -192,7 +229,8 @@ mod tests {
             "late"
         };
         let service = Router::new().fallback(slow).into_make_service_with_connect_info::<Peer>();
-        let server = tokio::spawn(axum::serve(Bounded::new(listener, &limits), service).into_future());
+        let server =
+            tokio::spawn(axum::serve(Bounded::new(listener, &limits, Arc::default()), service).into_future());
         let mut socket = TcpStream::connect(addr).await.unwrap();
         socket.write_all(requests).await.unwrap();
         let mut reply = String::new();

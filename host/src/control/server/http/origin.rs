@@ -10,24 +10,35 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// Checks a request that came to the address `near`; an error says what is wrong with it.
-pub(super) fn check(uri: &Uri, headers: &HeaderMap, near: SocketAddr) -> Result<(), String> {
+/// What a server may be called by, and is reached over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own<'a> {
+    /// The address that the request came to.
+    pub(super) near: SocketAddr,
+    pub(super) tls: bool,
+    /// Further names: those of a proxy, or in a certificate.
+    pub(super) hosts: &'a [String],
+}
+
+/// Checks a request that came to us; an error says what is wrong with it.
+pub(super) fn check(uri: &Uri, headers: &HeaderMap, own: Own<'_>) -> Result<(), String> {
     if let Some(authority) = uri.authority()
-        && !is_ours(authority.as_str(), near)
+        && !own.is_called(authority.as_str())
     {
         return Err(format!("`{}` is not this server's address", shown(authority.as_str().as_bytes())));
     }
     // HTTP/1.0 needs no Host, and browsers do not speak it.
     for host in headers.get_all(header::HOST) {
-        if !host.to_str().is_ok_and(|host| is_ours(host, near)) {
+        if !host.to_str().is_ok_and(|host| own.is_called(host)) {
             let host = shown(host.as_bytes());
             return Err(format!(
-                "Host `{host}` is neither localhost nor the address that the server is bound to"
+                "Host `{host}` is neither localhost nor the address that the server is bound to; allow-host names \
+                 others"
             ));
         }
     }
     for origin in headers.get_all(header::ORIGIN) {
-        if !is_same(origin, headers.get(header::HOST)) {
+        if !own.is_same(origin, headers.get(header::HOST)) {
             return Err(format!("Origin `{}` is another site", shown(origin.as_bytes())));
         }
     }
@@ -42,23 +53,39 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, near: SocketAddr) -> Result<
     Ok(())
 }
 
-/// Whether `host[:port]` names this machine's loopback interface or the address a request came to. The port may be
-/// another one: it is when the connection is forwarded.
-fn is_ours(authority: &str, near: SocketAddr) -> bool {
+impl Own<'_> {
+    /// Whether `host[:port]` names this machine's loopback interface, the address a request came to, or one of the
+    /// further names. The port may be another one: it is when the connection is forwarded.
+    fn is_called(&self, authority: &str) -> bool {
+        let Some(host) = host(authority) else { return false };
+        let near = self.near.ip().to_canonical();
+        let is_ours = |ip: IpAddr| ip.is_loopback() || ip.to_canonical() == near;
+        host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_ours) || self.is_further(host)
+    }
+
+    fn is_further(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether an origin is the page's that this server itself served under that `Host`; behind a proxy, which has a
+    /// further name, TLS may be the proxy's.
+    fn is_same(&self, origin: &HeaderValue, called: Option<&HeaderValue>) -> bool {
+        let Some(called) = called else { return false };
+        let origin = origin.as_bytes();
+        let by_proxy = called.to_str().ok().and_then(host).is_some_and(|host| self.is_further(host));
+        let secure = origin.strip_prefix(b"https://").filter(|_| self.tls || by_proxy);
+        let own = secure.or(origin.strip_prefix(b"http://").filter(|_| !self.tls));
+        own == Some(called.as_bytes())
+    }
+}
+
+/// The host of `host[:port]`.
+fn host(authority: &str) -> Option<&str> {
     let host = match authority.strip_prefix('[') {
         Some(v6) => v6.split(']').next(),
         None => authority.split(':').next(),
-    };
-    let Some(host) = host else { return false };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let is_ours = |ip: IpAddr| ip.is_loopback() || ip.to_canonical() == near.ip().to_canonical();
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_ours)
-}
-
-/// Whether an origin is the page's that this server itself served under that `Host`.
-fn is_same(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
-    let own = origin.as_bytes().strip_prefix(b"http://");
-    own.is_some() && own == host.map(HeaderValue::as_bytes)
+    }?;
+    Some(host.strip_suffix('.').unwrap_or(host))
 }
 
 /// The start of what a client sent, without anything that a terminal could take for itself.
@@ -72,11 +99,15 @@ mod tests {
     use super::*;
 
     fn allowed(near: &str, request: &[(&'static str, &str)]) -> bool {
+        allowed_by(Own { near: near.parse().unwrap(), tls: false, hosts: &[] }, request)
+    }
+
+    fn allowed_by(own: Own<'_>, request: &[(&'static str, &str)]) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in request {
             headers.append(*name, value.parse().unwrap());
         }
-        check(&Uri::from_static("/version"), &headers, near.parse().unwrap()).is_ok()
+        check(&Uri::from_static("/version"), &headers, own).is_ok()
     }
 
     #[test]
@@ -103,7 +134,30 @@ mod tests {
         assert!(allowed("127.0.0.1:7777", &[]));
         assert!(!allowed("127.0.0.1:7777", &[("host", "localhost"), ("host", "evil.example")]));
         let proxied = Uri::from_static("http://evil.example/version");
-        assert!(check(&proxied, &HeaderMap::new(), ([127, 0, 0, 1], 7777).into()).is_err());
+        assert!(check(&proxied, &HeaderMap::new(), own(false, &[])).is_err());
+    }
+
+    fn own(tls: bool, hosts: &[String]) -> Own<'_> {
+        Own { near: ([127, 0, 0, 1], 7777).into(), tls, hosts }
+    }
+
+    #[test]
+    fn further_names_and_tls() {
+        let hosts = ["rec.example".to_owned()];
+        let table: [(bool, &[String], &str, &str, bool); 8] = [
+            (false, &hosts, "rec.example", "https://rec.example", true),
+            (false, &hosts, "Rec.Example:8443", "http://Rec.Example:8443", true),
+            (false, &hosts, "rec.example", "https://other.example", false),
+            (false, &hosts, "localhost", "https://localhost", false),
+            (false, &[], "rec.example", "https://rec.example", false),
+            (true, &[], "localhost", "https://localhost", true),
+            (true, &hosts, "rec.example", "http://rec.example", false),
+            (true, &hosts, "rec.example", "https://rec.example", true),
+        ];
+        for (tls, hosts, host, origin, expected) in table {
+            let request = [("host", host), ("origin", origin)];
+            assert_eq!(allowed_by(own(tls, hosts), &request), expected, "{tls} {hosts:?} {host} {origin}");
+        }
     }
 
     #[test]

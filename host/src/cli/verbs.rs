@@ -1,0 +1,263 @@
+//! The sub-commands, each a command of the server's under a shorter name.
+
+use std::sync::LazyLock;
+
+use clap::{Arg, ArgAction, ArgMatches, Command as Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    api::{Api, Failure},
+    show,
+};
+use crate::control::{
+    commands::{COMMANDS, find},
+    percent,
+    table::{Command, Kind, Need, Param, Route},
+};
+
+/// What a sub-command is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    /// One parameter needs no flag.
+    Param(&'static str),
+    /// The server.
+    Nothing,
+    /// Recordings, by id or by the name of their stream.
+    Recordings,
+}
+
+/// A sub-command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verb {
+    pub(super) name: &'static str,
+    command: &'static Command,
+    route: &'static Route,
+    about: About,
+}
+
+/// Names, and where the API has what they mean.
+const VERBS: [(&str, &str, &str, About); 10] = [
+    ("record", "POST", "/recordings", About::Param("localStreamName")),
+    ("streams", "GET", "/streams", About::Nothing),
+    ("recordings", "GET", "/recordings", About::Nothing),
+    ("stop", "DELETE", "/recordings/{id}", About::Recordings),
+    ("split", "POST", "/recordings/{id}/split", About::Recordings),
+    ("pause", "POST", "/recordings/{id}/pause", About::Recordings),
+    ("resume", "POST", "/recordings/{id}/resume", About::Recordings),
+    ("rules", "GET", "/rules", About::Nothing),
+    ("disks", "GET", "/disks", About::Nothing),
+    ("recoveries", "GET", "/recoveries", About::Nothing),
+];
+
+/// Those whose command the server has.
+pub(super) fn all() -> impl Iterator<Item = Verb> {
+    VERBS.iter().filter_map(|&(name, method, path, about)| {
+        let routes =
+            COMMANDS.iter().flat_map(|command| command.routes.iter().map(move |route| (*command, route)));
+        let (command, route) =
+            routes.into_iter().find(|(_, route)| (route.method, route.path) == (method, path))?;
+        Some(Verb { name, command, route, about })
+    })
+}
+
+/// Every parameter's name as a flag has it.
+static FLAGS: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
+    let names = COMMANDS.iter().flat_map(|command| command.params).map(|param| param.name);
+    // The parser keeps names for as long as the program runs.
+    let mut flags: Vec<(&str, &str)> = Vec::new();
+    for name in names {
+        if flags.iter().all(|(known, _)| *known != name) {
+            flags.push((name, kebab(name).leak()));
+        }
+    }
+    flags
+});
+
+/// `waitForIDR` as `wait-for-idr`.
+fn kebab(name: &str) -> String {
+    let mut kebab = String::new();
+    let mut after_lower = false;
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && after_lower {
+            kebab.push('-');
+        }
+        after_lower = !c.is_ascii_uppercase();
+        kebab.push(c.to_ascii_lowercase());
+    }
+    kebab
+}
+
+impl Verb {
+    pub(super) fn subcommand(&self) -> Subcommand {
+        let mut command = Subcommand::new(self.name).about(self.command.help);
+        for param in self.command.params {
+            match self.about {
+                About::Param(name) if name == param.name => {
+                    command = command
+                        .arg(Arg::new(param.name).required(true).value_name("STREAM").help(param.help));
+                }
+                About::Recordings if param.name == "id" || param.name == "localStreamName" => {}
+                _ => command = command.arg(flag(param)),
+            }
+        }
+        if self.about == About::Recordings {
+            let which = Arg::new("which").required(true).num_args(1..).value_name("ID|STREAM");
+            command = command.arg(which.help("The recording's id, or its stream: all recordings of that"));
+        }
+        if self.route.method == "POST" && self.about != About::Recordings {
+            let user = Arg::new("user").long("user").value_name("NAME=VALUE").action(ArgAction::Append);
+            command =
+                command.arg(user.help("A variable that is kept and shown as _NAME; may be given again"));
+        }
+        command
+    }
+
+    /// What the server says: once, or for each recording that is meant.
+    pub(super) async fn run(&self, api: &Api, arguments: &ArgMatches) -> Result<Vec<Value>, Failure> {
+        let mut params = Map::new();
+        for param in self.command.params {
+            if let Ok(Some(value)) = arguments.try_get_one::<String>(param.name) {
+                params.insert(param.name.to_owned(), json!(value));
+            }
+        }
+        for pair in arguments.try_get_many::<String>("user").ok().flatten().into_iter().flatten() {
+            let (name, value) = pair_of(pair)?;
+            params.insert(format!("_{name}"), json!(value));
+        }
+        if self.about != About::Recordings {
+            return Ok(vec![send(api, self.route, params).await?]);
+        }
+        let mut answers = Vec::new();
+        let which = arguments.get_many::<String>("which").into_iter().flatten();
+        for which in which {
+            for id in recordings(api, which).await? {
+                let mut params = params.clone();
+                params.insert("id".to_owned(), json!(id));
+                answers.push(send(api, self.route, params).await?);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Data as text for people.
+    pub(super) fn show(&self, data: &Value) -> String {
+        match self.name {
+            "streams" => show::streams(data),
+            "recordings" => show::recordings(data),
+            "disks" => show::disks(data),
+            name if data["configId"].is_u64() => show::recording(name, data),
+            _ => show::any(data),
+        }
+    }
+}
+
+fn flag(param: &Param) -> Arg {
+    let long = FLAGS.iter().find(|(name, _)| *name == param.name).map_or(param.name, |(_, flag)| flag);
+    let arg = Arg::new(param.name).long(long).help(param.help);
+    let arg = if param.name == "pathToFile" { arg.visible_alias("path") } else { arg };
+    let arg = arg.required(matches!(param.need, Need::Mandatory));
+    match param.kind {
+        Kind::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("1").value_name("BOOL"),
+        Kind::Int(..) => arg.value_name("NUMBER"),
+        Kind::OneOf(words) => arg.value_parser(words.to_vec()),
+        Kind::Text => arg.value_name("TEXT"),
+    }
+}
+
+fn pair_of(pair: &str) -> Result<(&str, &str), Failure> {
+    pair.split_once('=').ok_or_else(|| Failure::Usage(format!("`{pair}` is not NAME=VALUE")))
+}
+
+/// Runs any command by its name.
+pub(super) async fn call(api: &Api, arguments: &ArgMatches) -> Result<Value, Failure> {
+    let name = arguments.get_one::<String>("command").map_or("", String::as_str);
+    let Some(command) = find(name) else {
+        let known: Vec<_> = COMMANDS
+            .iter()
+            .filter(|command| !command.routes.is_empty())
+            .map(|command| command.name)
+            .collect();
+        return Err(Failure::Usage(format!("command {name} not known. There are {}", known.join(", "))));
+    };
+    let mut params = Map::new();
+    for pair in arguments.get_many::<String>("parameters").into_iter().flatten() {
+        let (name, value) = pair_of(pair)?;
+        let declared = command.params.iter().find(|param| param.name.eq_ignore_ascii_case(name));
+        params.insert(declared.map_or(name, |param| param.name).to_owned(), json!(value));
+    }
+    // The route whose place in the path is given.
+    let fits = |route: &&Route| {
+        let mut needed = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        needed.all(|name| params.contains_key(name))
+    };
+    match command.routes.iter().find(fits) {
+        Some(route) => send(api, route, params).await,
+        None => match command.routes.first() {
+            Some(route) => {
+                Err(Failure::Usage(format!("{} needs what is in braces: {}", command.name, route.path)))
+            }
+            None => Err(Failure::Usage(format!("{} is for the command lines only", command.name))),
+        },
+    }
+}
+
+/// Sends a request: parameters in the path where the route has them; the others in a body or the query.
+async fn send(api: &Api, route: &Route, mut params: Map<String, Value>) -> Result<Value, Failure> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut path = String::new();
+    for part in route.path.split('/').skip(1) {
+        path.push('/');
+        let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+        match name.map(|name| params.remove(name).unwrap_or_default()) {
+            Some(value) => path.push_str(&percent::encode(&text(&value))),
+            None => path.push_str(part),
+        }
+    }
+    if matches!(route.method, "POST" | "PUT") {
+        let method = if route.method == "POST" { Method::POST } else { Method::PUT };
+        return api.ask(method, &path, Some(&Value::Object(params))).await;
+    }
+    for (number, (name, value)) in params.iter().enumerate() {
+        path.push(if number == 0 { '?' } else { '&' });
+        path.push_str(&format!("{}={}", percent::encode(name), percent::encode(&text(value))));
+    }
+    let method = if route.method == "DELETE" { Method::DELETE } else { Method::GET };
+    api.ask(method, &path, None).await
+}
+
+/// The ids that somebody means by an id, or by the name of a stream.
+async fn recordings(api: &Api, which: &str) -> Result<Vec<u64>, Failure> {
+    if let Ok(id) = which.parse() {
+        return Ok(vec![id]);
+    }
+    let list = api.get("/recordings").await?;
+    let list = list.as_array().into_iter().flatten();
+    let ids: Vec<u64> = list
+        .filter(|one| one["localStreamName"] == which)
+        .filter_map(|one| one["configId"].as_u64())
+        .collect();
+    match ids.is_empty() {
+        true => Err(Failure::Refused(format!("no recording of a stream `{}`", show::line(which)))),
+        false => Ok(ids),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_names() {
+        for (name, flag) in [
+            ("pathToFile", "path-to-file"),
+            ("waitForIDR", "wait-for-idr"),
+            ("winQtCompat", "win-qt-compat"),
+            ("removeHlsHdsFiles", "remove-hls-hds-files"),
+            ("id", "id"),
+            ("type", "type"),
+        ] {
+            assert_eq!(kebab(name), flag);
+        }
+    }
+}

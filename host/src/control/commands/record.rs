@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::{
@@ -210,6 +211,7 @@ pub(super) fn refusal(words: &str, error: &RecordError) -> Reply {
             ));
         }
         RecordError::Taken(..) | RecordError::Path(PathError::NoFreeName { .. }) => Fault::Conflict,
+        RecordError::Path(PathError::Folder { errno: Errno::NOENT | Errno::NOTDIR, .. }) => Fault::Invalid,
         RecordError::Path(PathError::Folder { .. }) | RecordError::Store(_) => Fault::Failed,
         _ => Fault::Invalid,
     };

@@ -3,6 +3,7 @@
 mod access;
 mod commands;
 mod every;
+mod recordings;
 mod rest;
 mod transports;
 

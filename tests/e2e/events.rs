@@ -284,10 +284,13 @@ fn kill_between_close_and_delivery(rounds: usize) {
             assert!(before.is_none_or(|before| before < event.id()), "{config}: {before:?}, {}", event.id());
         }
     }
+    let of = |kind: &str| taken.iter().filter(|event| event.kind() == kind).count();
+    let again = taken.iter().filter(|event| event.json["payload"]["recovered"] == true).count();
     println!(
-        "{rounds} kills, {} files, {} events, {} deliveries",
+        "{rounds} kills, {} files, {} closed ({again} told by the next start), {} recovered, {} deliveries",
         files(&server).len(),
-        taken.len(),
+        of("recordChunkClosed"),
+        of("recordRecovered"),
         receiver.got().len()
     );
 }

@@ -539,6 +539,9 @@ mod simulated {
                 track_timeout: Duration::from_secs(2),
                 timestamps,
                 min_segment: Duration::from_secs(1),
+                align: None,
+                chunk_bytes: None,
+                max_ms: None,
             };
             Self {
                 plan: Plan::new(policy, false),

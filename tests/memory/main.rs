@@ -132,7 +132,7 @@ async fn a_recording_takes_no_more_memory_after_a_day_than_after_an_hour() {
             }
         }
         drop(publisher);
-        recordings.remove(recording.config_id).await;
+        recordings.remove(recording.config_id).await.unwrap();
         let dropped = recording.run().map_or(0, |run| run.dropped_samples);
         let bytes = fs::metadata(media.path().join(format!("cam.{format}"))).unwrap().len();
         println!("{format}: {first} KiB after an hour, {last} KiB after a day, {bytes} bytes");

@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests build demo run check test e2e power-cut disks kill-test soak bench clean
+.PHONY: help setup guests build demo run check test e2e power-cut disks kill-test soak fuzz bench clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,12 +43,16 @@ power-cut: setup ## Power cuts at every call of short recordings, over 100,000 d
 disks: setup ## The tests of real file systems and of kills only, as root
 	$(CARGO) test --release -p reelwright --test disks
 
-kill-test: setup ## Kill the server KILLS times (1000), with seed SEED (any): nothing but half a second may be lost
+kill-test: setup ## Kill the server KILLS times (1000; 200 for events), with seed SEED (any): nothing but half a second, and no event, may be lost
 	REELWRIGHT_KILLS=$(KILLS) REELWRIGHT_SEED=$(SEED) \
 		$(CARGO) test --release -p reelwright --test disks -- --ignored --nocapture kill_as_often
+	REELWRIGHT_KILLS=$(KILLS) $(CARGO) test --release -p reelwright --test e2e -- --ignored --nocapture killed_as_often
 
 soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s; a disk frozen for 30 s
 	$(CARGO) test --release -p reelwright --test e2e --test disks -- --ignored --nocapture soak
+
+fuzz: setup ## Fuzz what comes from outside for FUZZ_SECONDS (3600)
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),3600) tests/fuzz/run.sh
 
 bench: setup ## What components and closing cost: calls, formats beside native code, FFmpeg, loading
 	$(CARGO) bench -p reelwright --bench bench

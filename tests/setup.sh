@@ -48,13 +48,14 @@ apt_install() {
     "${apt[@]}" install -y --no-install-recommends "$@" >/dev/null </dev/null || die "apt-get failed; $by_hand"
 }
 
-# 1. Tools of the tests: senders, independent readers, file systems, a linker.
+# 1. Tools of the tests: senders, independent readers, file systems, a linker, libFuzzer's compiler.
 missing=()
 need() {
     # Who is not root may not have the administrator's folders in PATH.
     PATH=$PATH:/usr/sbin:/sbin type -P "$1" >/dev/null || missing+=("$2")
 }
 need cc gcc
+need c++ g++
 need ffmpeg ffmpeg
 need ffprobe ffmpeg
 need mediainfo mediainfo

@@ -12,7 +12,11 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::recorder::{self, timeline::Timestamps};
+use crate::{
+    events::{self, Backoff, HttpSink},
+    ingest::{self, PublishAuth},
+    recorder::{self, timeline::Timestamps},
+};
 
 /// The settings of `reelwright serve`. Any address may have port 0: a free one is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -74,6 +78,35 @@ pub struct Config {
     /// File that events are appended to, a JSON object a line
     #[arg(long, value_name = "FILE")]
     pub event_log: Option<PathBuf>,
+    /// URL that events are posted to; may be given again
+    #[arg(long, value_name = "URL")]
+    pub event_url: Vec<String>,
+    /// How long an event that its receiver does not take is tried again; then it is given up [default: 24h]
+    #[arg(long, value_name = "TIME")]
+    pub event_retry_for: Option<Span>,
+    /// First wait after a failed delivery; each one after it is twice as long [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub event_retry_min: Option<Span>,
+    /// Longest wait after a failed delivery [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub event_retry_max: Option<Span>,
+    /// Events that may wait for a receiver; then the oldest are given up [default: 100000]
+    #[arg(long, value_name = "N")]
+    pub event_outbox_max: Option<usize>,
+    /// `[[event-sink]]` tables: receivers with more settings than a URL.
+    #[arg(skip)]
+    #[serde(rename = "event-sink")]
+    pub event_sinks: Vec<HttpSink>,
+    /// What publishers have to show: open, or some of ingest-points, token, callback [default: open]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WORDS")]
+    #[serde(deserialize_with = "ingest::publish_auth")]
+    pub publish_auth: Vec<PublishAuth>,
+    /// File with a token a line, and perhaps a glob of streams behind it; read for each publisher
+    #[arg(long, value_name = "FILE")]
+    pub publish_token_file: Option<PathBuf>,
+    /// URL that is asked, as by nginx-rtmp's on_publish, whether somebody may publish
+    #[arg(long, value_name = "URL")]
+    pub publish_callback: Option<String>,
     /// Folder with components (*.wasm) that replace or add formats; watched
     #[arg(long, value_name = "DIR")]
     pub formats: Option<PathBuf>,
@@ -88,6 +121,10 @@ pub struct Config {
     /// Shorter files are cut by changes of the stream only some times in a row [default: 1s]
     #[arg(long, value_name = "TIME")]
     pub min_segment: Option<Span>,
+    /// How much media of each stream is kept in memory for recordings that ask for it by preRoll; at most 64 MiB a
+    /// stream [default: 0: the current group of pictures]
+    #[arg(long, value_name = "TIME")]
+    pub pre_roll: Option<Span>,
     /// How long a recording's start waits for tracks that were announced [default: 2s]
     #[arg(long, value_name = "TIME")]
     pub track_timeout: Option<Span>,
@@ -163,12 +200,46 @@ impl Config {
             disk_warn: self.disk_warn.or(other.disk_warn),
             disk_stop: self.disk_stop.or(other.disk_stop),
             event_log: self.event_log.or(other.event_log),
+            event_url: if self.event_url.is_empty() { other.event_url } else { self.event_url },
+            event_retry_for: self.event_retry_for.or(other.event_retry_for),
+            event_retry_min: self.event_retry_min.or(other.event_retry_min),
+            event_retry_max: self.event_retry_max.or(other.event_retry_max),
+            event_outbox_max: self.event_outbox_max.or(other.event_outbox_max),
+            event_sinks: if self.event_sinks.is_empty() { other.event_sinks } else { self.event_sinks },
+            publish_auth: if self.publish_auth.is_empty() { other.publish_auth } else { self.publish_auth },
+            publish_token_file: self.publish_token_file.or(other.publish_token_file),
+            publish_callback: self.publish_callback.or(other.publish_callback),
             formats: self.formats.or(other.formats),
             timestamps: self.timestamps.or(other.timestamps),
             reconnect_window: self.reconnect_window.or(other.reconnect_window),
             min_segment: self.min_segment.or(other.min_segment),
+            pre_roll: self.pre_roll.or(other.pre_roll),
             track_timeout: self.track_timeout.or(other.track_timeout),
             flush_interval: self.flush_interval.or(other.flush_interval),
+        }
+    }
+
+    /// Where events go.
+    pub fn events(&self) -> events::Settings {
+        let default = events::Settings::default();
+        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        let min = span(self.event_retry_min, default.backoff.min);
+        let urls = self.event_url.iter().map(|url| HttpSink::to_url(url.clone()));
+        events::Settings {
+            file: self.event_log.clone(),
+            sinks: self.event_sinks.iter().cloned().chain(urls).collect(),
+            backoff: Backoff { min, max: span(self.event_retry_max, default.backoff.max).max(min) },
+            retry_for: span(self.event_retry_for, default.retry_for),
+            outbox_max: self.event_outbox_max.unwrap_or(default.outbox_max),
+        }
+    }
+
+    /// What of it concerns publishers.
+    pub fn ingest(&self) -> ingest::Settings {
+        ingest::Settings {
+            auth: self.publish_auth.clone(),
+            token_file: self.publish_token_file.clone(),
+            callback: self.publish_callback.clone(),
         }
     }
 

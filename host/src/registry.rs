@@ -5,8 +5,11 @@
 //! of the wall clock is held back, so that nothing is lost; one that sends in real time can't be, so
 //! whole groups of pictures are dropped for that subscriber, counted, and announced by [`Item::Gap`].
 
+mod history;
+mod queue;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock,
@@ -15,6 +18,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use history::History;
+use queue::{Queue, QueueState};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +33,8 @@ pub const MAX_NAME: usize = 255;
 /// What of the current group of pictures is kept for those who join: bytes and milliseconds.
 const GOP_BYTES: usize = 8 << 20;
 const GOP_MS: i64 = 10_000;
+/// Bytes of older groups that are kept for a stream at most, if any are.
+const PRE_ROLL_BYTES: usize = 64 << 20;
 /// What an item costs besides its payload, so that tiny ones count as well.
 const ITEM_BYTES: usize = 128;
 
@@ -116,6 +123,14 @@ pub struct Gap {
     pub to_dts_ms: i64,
 }
 
+/// Whether a stream can have that name.
+pub fn check_name(name: &str) -> Result<(), PublishError> {
+    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        return Err(PublishError::BadName(name.chars().take(80).collect()));
+    }
+    Ok(())
+}
+
 /// Called for each new stream, before its first sample.
 type Observer = Box<dyn Fn(&Arc<LiveStream>) + Send + Sync>;
 
@@ -130,6 +145,8 @@ pub struct Registry(Arc<Shared>);
 struct Shared {
     /// How long the tracks of a stream that ended are remembered.
     memory: Duration,
+    /// How much media of each stream is kept besides the current group.
+    pre_roll: Duration,
     remembered: Mutex<HashMap<String, (Instant, Arc<Tracks>)>>,
     streams: Mutex<HashMap<String, Arc<LiveStream>>>,
     last_id: AtomicU64,
@@ -149,6 +166,18 @@ impl Registry {
         Self(Arc::new(Shared { memory, ..Shared::default() }))
     }
 
+    /// The same, with whole groups of pictures of each stream kept for so long, for those who ask for what was before
+    /// they came. At most 64 MiB a stream.
+    pub fn keeping(self, pre_roll: Duration) -> Self {
+        let memory = self.0.memory;
+        Self(Arc::new(Shared { memory, pre_roll, ..Shared::default() }))
+    }
+
+    /// How much media of each stream is kept at most; zero: the current group only.
+    pub fn pre_roll(&self) -> Duration {
+        self.0.pre_roll
+    }
+
     /// Sets who is told of each new stream, synchronously and before its first sample, so that a waiting
     /// recording loses none. Once.
     pub fn observe(&self, observer: impl Fn(&Arc<LiveStream>) + Send + Sync + 'static) {
@@ -163,9 +192,7 @@ impl Registry {
 
     /// Starts a live stream. It ends when the publisher is dropped.
     pub fn publish(&self, name: &str, source: Source) -> Result<Publisher, PublishError> {
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-            return Err(PublishError::BadName(name.chars().take(80).collect()));
-        }
+        check_name(name)?;
         let stream = {
             let mut streams = lock(&self.0.streams);
             if let Some(taken) = streams.get(name) {
@@ -178,7 +205,7 @@ impl Registry {
                 created: SystemTime::now(),
                 started: Instant::now(),
                 shutdown: CancellationToken::new(),
-                state: Mutex::default(),
+                state: Mutex::new(State { history: History::new(self.0.pre_roll), ..State::default() }),
             });
             streams.insert(name.into(), stream.clone());
             stream
@@ -243,17 +270,9 @@ pub struct TrackStats {
 struct State {
     tracks: Arc<Tracks>,
     stats: HashMap<u32, TrackStats>,
-    gop: Option<Gop>,
+    history: History,
     subscribers: Vec<Arc<Queue>>,
     ended: bool,
-}
-
-/// The samples since the last key frame of the video track.
-#[derive(Debug)]
-struct Gop {
-    samples: Vec<Sample>,
-    bytes: usize,
-    from_dts_ms: i64,
 }
 
 impl LiveStream {
@@ -285,28 +304,41 @@ impl LiveStream {
     /// Listens, from the key frame of the current group of pictures on, with a queue of `max_bytes`. A stream
     /// without video, or whose group is longer than what is kept, is joined at its next sample.
     pub fn subscribe(self: &Arc<Self>, max_bytes: usize) -> Subscription {
+        self.subscribe_from(max_bytes, Duration::ZERO)
+    }
+
+    /// How much media of before now a subscriber can get, in milliseconds.
+    pub fn pre_roll_ms(&self, pre_roll: Duration) -> u64 {
+        let state = lock(&self.state);
+        state.history.length_ms(&state.history.since(pre_roll))
+    }
+
+    /// Listens, from so long ago on as far as that is kept, by whole groups. What is from before now has room in the
+    /// queue besides `max_bytes`.
+    pub fn subscribe_from(self: &Arc<Self>, max_bytes: usize, pre_roll: Duration) -> Subscription {
+        let mut state = lock(&self.state);
+        // Of a stream that has ended meanwhile there is nothing to come.
+        let groups = if state.ended { 0..0 } else { state.history.since(pre_roll) };
+        let backlog_ms = state.history.length_ms(&groups);
+        let older = groups.start..groups.end.saturating_sub(1).max(groups.start);
         let queue = Arc::new(Queue {
-            max_bytes,
+            max_bytes: max_bytes + state.history.bytes(older),
             state: Mutex::default(),
             readable: Notify::new(),
             writable: Notify::new(),
         });
-        let mut state = lock(&self.state);
         {
             let mut q = lock(&queue.state);
             if *state.tracks != Tracks::default() {
                 q.push(Item::Tracks(state.tracks.clone()));
             }
-            // Of a stream that has ended meanwhile there is nothing to come.
-            for sample in state.gop.iter().filter(|_| !state.ended).flat_map(|gop| &gop.samples) {
-                q.push(Item::Sample(sample.clone()));
-            }
+            state.history.samples(groups).for_each(|sample| q.push(Item::Sample(sample.clone())));
             q.ended = state.ended;
         }
         state.subscribers.push(queue.clone());
         let joined = !state.stats.is_empty();
         drop(state);
-        Subscription { queue, stream: self.clone(), joined }
+        Subscription { queue, stream: self.clone(), joined, backlog_ms }
     }
 }
 
@@ -359,11 +391,7 @@ impl Publisher {
         }
         state.tracks = Arc::new(tracks);
         // A group that began with another configuration can't be joined.
-        if let Some(gop) = &mut state.gop
-            && !gop.samples.is_empty()
-        {
-            state.gop = None;
-        }
+        state.history.forget();
         for queue in &state.subscribers {
             queue.push_tracks(&state.tracks);
         }
@@ -398,7 +426,7 @@ impl Publisher {
             let stats = state.stats.entry(sample.track).or_default();
             stats.samples += 1;
             stats.bytes += sample.data.len() as u64;
-            keep_gop(&mut state.gop, has_video, sample);
+            state.history.keep(has_video, sample);
         }
     }
 
@@ -440,144 +468,13 @@ impl Drop for Publisher {
     }
 }
 
-fn keep_gop(gop: &mut Option<Gop>, video: Option<u32>, sample: Sample) {
-    if Some(sample.track) == video && sample.key {
-        *gop = Some(Gop { samples: Vec::new(), bytes: 0, from_dts_ms: sample.dts_ms });
-    }
-    if let Some(current) = gop {
-        current.bytes += ITEM_BYTES + sample.data.len();
-        // The clocks of other tracks may be far apart.
-        let length_ms = if Some(sample.track) == video { sample.dts_ms - current.from_dts_ms } else { 0 };
-        if current.bytes > GOP_BYTES || length_ms > GOP_MS {
-            *gop = None;
-        } else {
-            current.samples.push(sample);
-        }
-    }
-}
-
-/// What waits for one subscriber.
-#[derive(Debug)]
-struct Queue {
-    max_bytes: usize,
-    state: Mutex<QueueState>,
-    readable: Notify,
-    writable: Notify,
-}
-
-#[derive(Debug, Default)]
-struct QueueState {
-    items: VecDeque<Item>,
-    bytes: usize,
-    samples: usize,
-    /// When the oldest item came.
-    since: Option<Instant>,
-    /// What is being dropped, until the next key frame that finds room.
-    gap: Option<Gap>,
-    /// Tracks that came while the queue was full.
-    late_tracks: Option<Arc<Tracks>>,
-    /// Nobody reads any more.
-    closed: bool,
-    /// The reader sleeps until this many samples or bytes are there.
-    wanted: (usize, usize),
-    ended: bool,
-}
-
-impl QueueState {
-    fn push(&mut self, item: Item) {
-        self.bytes += item.cost();
-        self.samples += usize::from(matches!(item, Item::Sample(_)));
-        self.since.get_or_insert_with(Instant::now);
-        self.items.push_back(item);
-    }
-
-    fn is_batch(&self) -> bool {
-        self.samples >= self.wanted.0 || self.bytes >= self.wanted.1
-    }
-}
-
-impl Queue {
-    fn is_full(&self) -> bool {
-        let state = lock(&self.state);
-        !state.closed && state.bytes >= self.max_bytes
-    }
-
-    /// Tracks that nothing followed are replaced. When the queue is full they wait for the end of the gap.
-    fn push_tracks(&self, tracks: &Arc<Tracks>) {
-        let mut state = lock(&self.state);
-        if state.closed {
-            return;
-        }
-        if let Some(last) = state.items.pop_back_if(|last| matches!(last, Item::Tracks(_))) {
-            state.bytes -= last.cost();
-            state.push(Item::Tracks(tracks.clone()));
-            return;
-        }
-        if state.bytes >= self.max_bytes {
-            state.late_tracks = Some(tracks.clone());
-            return;
-        }
-        let was_empty = state.items.is_empty();
-        state.push(Item::Tracks(tracks.clone()));
-        if was_empty || state.is_batch() {
-            self.readable.notify_one();
-        }
-    }
-
-    /// Takes a batch in, but for what has to be dropped, which is nothing while the queue is not full before it. Returns
-    /// what was dropped as (track, samples, bytes).
-    fn push_samples(&self, batch: &[Sample], video: Option<u32>) -> Vec<(u32, u64, u64)> {
-        let mut state = lock(&self.state);
-        let was_empty = state.items.is_empty();
-        let mut dropped: Vec<(u32, u64, u64)> = Vec::new();
-        if state.closed {
-            return dropped;
-        }
-        // Once for all of it: a publisher that can be held back is, before a batch and not amid one.
-        let full = state.bytes >= self.max_bytes;
-        for sample in batch {
-            let joins = !full && video.is_none_or(|id| id == sample.track && sample.key);
-            match &mut state.gap {
-                None if !full => {
-                    let tracks = state.late_tracks.take().map(Item::Tracks);
-                    tracks.into_iter().for_each(|tracks| state.push(tracks));
-                }
-                Some(_) if joins => {
-                    let gap = state.gap.take().map(Item::Gap);
-                    let tracks = state.late_tracks.take().map(Item::Tracks);
-                    gap.into_iter().chain(tracks).for_each(|item| state.push(item));
-                }
-                gap => {
-                    let bytes = sample.data.len() as u64;
-                    let gap = gap.get_or_insert(Gap { from_dts_ms: sample.dts_ms, ..Gap::default() });
-                    gap.samples += 1;
-                    gap.bytes += bytes;
-                    gap.to_dts_ms = sample.dts_ms;
-                    match dropped.iter_mut().find(|d| d.0 == sample.track) {
-                        Some(count) => {
-                            count.1 += 1;
-                            count.2 += bytes;
-                        }
-                        None => dropped.push((sample.track, 1, bytes)),
-                    }
-                    continue;
-                }
-            }
-            state.push(Item::Sample(sample.clone()));
-        }
-        if (was_empty && !state.items.is_empty()) || state.is_batch() {
-            self.readable.notify_one();
-        }
-        dropped
-    }
-}
-
 /// The listening end of a live stream; dropping it stops listening.
 #[derive(Debug)]
 pub struct Subscription {
     queue: Arc<Queue>,
     stream: Arc<LiveStream>,
     joined: bool,
+    backlog_ms: u64,
 }
 
 /// When a batch is complete.
@@ -598,6 +495,11 @@ impl Subscription {
     /// Whether samples had come before we listened.
     pub fn joined(&self) -> bool {
         self.joined
+    }
+
+    /// Length of the media of before we listened that we got, in milliseconds.
+    pub fn backlog_ms(&self) -> u64 {
+        self.backlog_ms
     }
 
     /// Takes everything that waits.

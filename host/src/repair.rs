@@ -25,11 +25,14 @@ use crate::{
     output::{
         Disk, Segment, guard,
         journal::{self, Start},
-        orphan::{self, Cut, Found, Orphan, OrphanError},
+        orphan::{self, Complete, Cut, Found, Orphan, OrphanError},
         path::Folder,
         segment::OutputError,
     },
-    recorder::manifest::{self, Manifest, Moment},
+    recorder::{
+        manifest::{self, Manifest, Moment},
+        report,
+    },
     sync::lock,
 };
 
@@ -201,25 +204,39 @@ pub async fn repair(
     folder: &Arc<Folder>,
     name: &str,
 ) -> Result<Repair, RepairError> {
-    finish(formats, Orphan::take(disk, folder, name).await?).await
+    finish(formats, Orphan::take(disk, folder, name).await?, None).await
 }
 
-/// Repairs a segment that was taken, or given up by its writer.
-pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, RepairError> {
+/// Repairs a segment that was taken, or given up by its writer. It is announced before the last of it is removed, so
+/// that whatever happens meanwhile it will be.
+async fn finish(
+    formats: &Formats,
+    mut orphan: Orphan,
+    events: Option<&Events>,
+) -> Result<Repair, RepairError> {
+    let given = orphan.given();
     let mut refused: Vec<String> = Vec::new();
     loop {
         let path = orphan.path();
         let cut = match orphan.cut_back().await? {
             Found::Nothing { start, lost_bytes } => {
-                return Ok(Repair { lost_bytes, ..Repair::new(path, start.as_deref(), Outcome::Nothing) });
+                let nothing = Repair::new(path, start.as_deref(), Outcome::Nothing);
+                return announced(Repair { lost_bytes, ..nothing }.of(given), events).await;
             }
-            Found::Complete { start, file } => {
-                return Ok(Repair {
-                    bytes: file.bytes,
-                    ..Repair::new(path, Some(&start), Outcome::Complete)
-                });
+            Found::Complete(complete) => {
+                let repair = Repair {
+                    bytes: complete.file.bytes,
+                    samples: complete.commit.samples,
+                    ..Repair::new(path, Some(&complete.start), Outcome::Complete)
+                };
+                if announce(found_event(&complete), repair.config_id, events).await {
+                    complete.clear_up().await?;
+                }
+                return Ok(repair);
             }
-            Found::Kept { start, why } => return Ok(Repair::new(path, start.as_deref(), Outcome::Kept(why))),
+            Found::Kept { start, why } => {
+                return announced(Repair::new(path, start.as_deref(), Outcome::Kept(why)), events).await;
+            }
             Found::Cut(cut) => cut,
         };
         let Cut { start, segment, commit, lost_bytes, lost_until_us, damaged } = *cut;
@@ -231,16 +248,20 @@ pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, Rep
             lost_ms: ms(lost_until_us - commit.epoch_us),
             damaged,
             ..Repair::new(path.clone(), Some(&start), Outcome::Repaired)
-        };
+        }
+        .of(given);
         let candidates = formats.for_repair(&start.format, &start.sha256);
         let next = candidates.into_iter().find(|v| !refused.contains(&v.sha256) && (v.recovers()));
         let failed = match next {
             None if segment.has_main() && refused.is_empty() => {
                 // Its format has no `recover`: the file is as good as it was while it grew.
-                match segment.finish().await {
-                    Ok(file) => return Ok(Repair { bytes: file.bytes, ..found }),
-                    Err((error, _)) => return Err(error.into()),
+                let bytes = segment.file_bytes();
+                let repair = Repair { bytes, ..found };
+                let closed = segment.close(summary(&repair)).await.map_err(|(error, _)| error)?;
+                if announce(repair_event(&repair), repair.config_id, events).await {
+                    closed.clear_up().await.map_err(|(error, _)| error)?;
                 }
+                return Ok(repair);
             }
             None => {
                 drop(segment.abandon().await);
@@ -248,13 +269,10 @@ pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, Rep
                     true => format!("there is no component that can recover format `{}`", start.format),
                     false => format!("no component of format `{}` could recover it", start.format),
                 };
-                return Ok(Repair { outcome: Outcome::Kept(why), ..found });
+                return announced(Repair { outcome: Outcome::Kept(why), ..found }, events).await;
             }
-            Some(version) => match recover(&version, segment, &start, &found).await {
-                Ok((bytes, saved_ms)) => {
-                    let component = Some((version.label(), version.sha256 == start.sha256));
-                    return Ok(Repair { component, bytes, saved_ms, ..found });
-                }
+            Some(version) => match recover(&version, segment, &start, &found, events).await {
+                Ok(repair) => return Ok(repair),
                 Err(failed) => {
                     refused.push(version.sha256.clone());
                     failed
@@ -264,7 +282,10 @@ pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, Rep
         match failed.error.disk_error() {
             Some(error) if guard::is_trouble(error.errno) => return Err(error.clone().into()),
             // That will not pass: say, a file of that name that somebody put there.
-            Some(error) => return Ok(Repair { outcome: Outcome::Kept(error.to_string()), ..found }),
+            Some(error) => {
+                return announced(Repair { outcome: Outcome::Kept(error.to_string()), ..found }, events)
+                    .await;
+            }
             None => {}
         }
         tracing::error!(file = %path.display(), error = %failed.error, "recover failed");
@@ -272,13 +293,14 @@ pub async fn finish(formats: &Formats, mut orphan: Orphan) -> Result<Repair, Rep
     }
 }
 
-/// Has a segment finished. Returns the file's size, and the length of what is in it in milliseconds.
+/// Has a segment finished by a component.
 async fn recover(
     version: &Arc<Version>,
     segment: Segment,
     start: &Start,
     found: &Repair,
-) -> Result<(u64, u64), format::Failed> {
+    events: Option<&Events>,
+) -> Result<Repair, format::Failed> {
     let mut closing = format::recover(version, segment, start.clone()).await?;
     let duration = closing.properties().iter().find(|(key, _)| key == "duration-ms");
     let saved_ms = duration.and_then(|(_, ms)| ms.parse().ok()).unwrap_or(found.saved_ms);
@@ -287,7 +309,60 @@ async fn recover(
         closing =
             closing.add_manifest(|bytes, sha256| Manifest { bytes, sha256, ..manifest }.to_json()).await?;
     }
-    Ok((closing.complete().await?.file.bytes, saved_ms))
+    let component = Some((version.label(), version.sha256 == start.sha256));
+    let repair = Repair { component, bytes: closing.bytes(), saved_ms, ..found.clone() };
+    let closed = closing.close(summary(&repair)).await?;
+    if announce(repair_event(&repair), repair.config_id, events).await {
+        closed.clear_up().await?;
+    }
+    Ok(repair)
+}
+
+/// Announces what came of a repair that leaves nothing to be cleared up.
+async fn announced(repair: Repair, events: Option<&Events>) -> Result<Repair, RepairError> {
+    announce(repair_event(&repair), repair.config_id, events).await;
+    Ok(repair)
+}
+
+/// Returns whether the event will be delivered, or nobody wants it.
+async fn announce(event: Event, config_id: u64, events: Option<&Events>) -> bool {
+    let event = if config_id > 0 { event.of(config_id) } else { event };
+    match events {
+        Some(events) => events.commit(event).await,
+        None => true,
+    }
+}
+
+fn repair_event(repair: &Repair) -> Event {
+    Event::new("recordRecovered", repair.to_json())
+}
+
+/// What the journal remembers of a repair until it is announced.
+fn summary(repair: &Repair) -> Vec<u8> {
+    report::summary(&repair_event(repair))
+}
+
+/// The event of a segment that was found complete: nobody can tell whether it was sent before.
+fn found_event(complete: &Complete) -> Event {
+    report::found(&complete.summary).unwrap_or_else(|| {
+        let Complete { start, file, commit, .. } = complete;
+        let length_ms = (commit.last_ms - start.origin_ms).max(0);
+        let payload = json!({
+            "file": file.path.display().to_string(),
+            "configId": start.config_id,
+            "localStreamName": start.stream,
+            "type": start.format,
+            "index": start.segment,
+            "startTime": report::time(start.epoch_us),
+            "stopTime": report::time(start.epoch_us.saturating_add(length_ms.saturating_mul(1000))),
+            "durationMs": length_ms,
+            "frameCount": commit.samples,
+            "size": file.bytes,
+            "codecs": start.tracks.iter().map(|track| track.codec.as_str()).collect::<Vec<_>>(),
+            "recovered": true,
+        });
+        Event::new("recordChunkClosed", payload)
+    })
 }
 
 /// What is known of a segment that lost its writer: no counts by track, which went with it.
@@ -394,8 +469,8 @@ impl Repairs {
     pub async fn given_up(&self, folder: Arc<Folder>, orphan: Orphan) {
         let _counted = Counted::new(&self.0.unfinished);
         let (name, given) = (orphan.name().to_owned(), orphan.given());
-        match finish(&self.0.formats, orphan).await {
-            Ok(repair) => self.done(repair.of(given)),
+        match finish(&self.0.formats, orphan, Some(&self.0.events)).await {
+            Ok(repair) => self.done(repair),
             Err(error) => {
                 tracing::warn!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
                 let repairs = self.clone();
@@ -456,8 +531,13 @@ impl Repairs {
             .or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)))
             .clone();
         let _permit = room.acquire().await;
-        match repair(&self.0.disk, &self.0.formats, folder, name).await {
-            Ok(repair) => self.done(repair.of(given)),
+        let repaired = async {
+            let orphan = Orphan::take(&self.0.disk, folder, name).await?;
+            let orphan = if let Some(given) = given { orphan.with_given(given) } else { orphan };
+            finish(&self.0.formats, orphan, Some(&self.0.events)).await
+        };
+        match repaired.await {
+            Ok(repair) => self.done(repair),
             Err(RepairError::Orphan(OrphanError::Disk(error))) if error.errno == Errno::NOENT => {}
             Err(error) => return Err(error),
         }
@@ -466,7 +546,6 @@ impl Repairs {
 
     fn done(&self, repair: Repair) {
         repair.log();
-        self.0.events.send(Event::new("recordRecovered", repair.to_json()));
         let mut done = lock(&self.0.done);
         done.push_back(repair);
         if done.len() > REMEMBERED {

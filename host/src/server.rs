@@ -20,16 +20,17 @@ use crate::{
     control::{self, auth::Access, process::LogLevel, server},
     events::{Event, Events},
     format::{Engine, Formats, limits::Limits},
+    ingest::Ingest,
     output::{
         Disk, Roots,
         guard::{self, Guards, Thresholds},
         path,
     },
-    recorder::Recordings,
+    recorder::{Parts, Recordings},
     registry::Registry,
     repair::Repairs,
-    rtmp,
-    store::Store,
+    rtmp, state,
+    store::ConfigIds,
 };
 
 /// How long a stop waits for publishers to be gone, before files are closed.
@@ -39,6 +40,8 @@ const PUBLISHERS_LIMIT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a power cut can cost, unless `sync-interval` says otherwise.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a stop waits for receivers of events.
+const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// How long `ready` waits for repairs.
 const REPAIRS_BEFORE_READY: Duration = Duration::from_secs(10);
 
@@ -53,7 +56,7 @@ pub async fn serve(
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
     take_files();
-    let recorder = config.recorder();
+    let (recorder, event_settings, ingest_settings) = (config.recorder(), config.events(), config.ingest());
     let access = Arc::new(Access::open(&config)?);
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
@@ -65,21 +68,13 @@ pub async fn serve(
         .await
         .context("loading the embedded formats")?;
 
-    let opened = Store::open(&data)?;
-    if let Some((aside, damage)) = &opened.set_aside {
-        tracing::error!(
-            set_aside = %aside.display(),
-            damage,
-            "the database was damaged; a new one is begun, and what was kept in it has to be ordered again"
-        );
-    }
-    let store = opened.store;
+    let store = state::open(&data).await?;
 
-    let registry = Registry::new(recorder.reconnect_window);
-    let events = match &config.event_log {
-        Some(path) => Events::to_file(path).with_context(|| format!("--event-log {}", path.display()))?,
-        None => Events::default(),
-    };
+    let pre_roll = config.pre_roll.map_or(Duration::ZERO, |span| span.0);
+    let registry = Registry::new(recorder.reconnect_window).keeping(pre_roll);
+    let events = Events::open(event_settings, store.clone()).await?;
+    let config_ids = ConfigIds::open(&store)?;
+    let ingest = Ingest::open(ingest_settings, events.clone(), store.clone(), config_ids.clone())?;
     let stop_timeout = config.stop_timeout.map_or(STOP_TIMEOUT, |span| span.0);
     let sync_interval = config.sync_interval.map_or(SYNC_INTERVAL, |span| span.0);
     let thresholds = Thresholds { warn: config.disk_warn, stop: config.disk_stop };
@@ -87,17 +82,27 @@ pub async fn serve(
         .guarded(Guards::new(thresholds, disk_events(events.clone())));
     let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
     let claims = disk.claims.clone();
-    let recordings = Recordings::new(registry.clone(), formats.clone(), disk, repairs.clone(), recorder);
+    let parts = Parts {
+        registry: registry.clone(),
+        formats: formats.clone(),
+        disk,
+        repairs: repairs.clone(),
+        events: events.clone(),
+        store: store.clone(),
+        ids: config_ids,
+    };
+    let recordings = Recordings::new(parts, recorder);
+    recordings.restore().await?;
     let context = control::Context::new(
         registry.clone(),
         recordings.clone(),
         repairs.clone(),
-        events,
-        store,
+        events.clone(),
+        store.clone(),
         log_level,
         stop.clone(),
     )?;
-    let context = Arc::new(context.for_those(access.clone()));
+    let context = Arc::new(context.for_those(access.clone()).with_ingest(ingest.clone()));
 
     let mut addresses = Addresses::new();
     let mut bind = async |name: &'static str, addr: Option<SocketAddr>, default: ([u8; 4], u16)| {
@@ -119,10 +124,12 @@ pub async fn serve(
     // a client may be waiting for; then clients are sent away.
     let (no_publishers, no_clients) = (CancellationToken::new(), CancellationToken::new());
     let watch = tokio::spawn(async move { formats.watch().await });
+    let copy = tokio::spawn(state::keep_copy(store.clone(), data.clone()));
     let watch_access = tokio::spawn(access.watch());
     let publishers = tokio::spawn(rtmp::server::serve(
         rtmp,
         registry,
+        ingest,
         rtmp::server::Settings::default(),
         no_publishers.clone(),
     ));
@@ -131,6 +138,7 @@ pub async fn serve(
         tokio::spawn(server::serve_json(json, context.clone(), no_clients.clone())),
         tokio::spawn(server::serve_http(http, context, no_clients.clone())),
     ];
+    events.send(Event::new("serverStarted", json!({ "version": env!("CARGO_PKG_VERSION") })));
     // Publishers are served already, and names of orphans are taken; who waits for us may as well find their
     // files whole.
     let mut repairing = tokio::spawn(async move { repairs.everywhere().await });
@@ -144,7 +152,9 @@ pub async fn serve(
     stop.cancelled().await;
 
     tracing::info!("stopping");
+    events.send(Event::new("serverStopping", json!({ "version": env!("CARGO_PKG_VERSION") })));
     watch.abort();
+    copy.abort();
     watch_access.abort();
     no_publishers.cancel();
     if tokio::time::timeout(PUBLISHERS_LIMIT, publishers).await.is_err() {
@@ -158,6 +168,10 @@ pub async fn serve(
     for client in clients {
         let _ = tokio::time::timeout(Duration::from_secs(2), client).await;
     }
+    if let Err(error) = state::write(&store, &data) {
+        tracing::warn!(%error, "the copy of the orders can't be written");
+    }
+    events.shut_down(EVENTS_LIMIT).await;
     let _ = fs::remove_file(addresses_path(&data));
     tracing::info!("stopped");
     Ok(())

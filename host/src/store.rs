@@ -11,13 +11,17 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// The database's name in the data folder.
 const FILE: &str = "reelwright.redb";
@@ -49,6 +53,10 @@ impl Table {
     const ALL: [Self; 6] =
         [Self::Counters, Self::Recordings, Self::Rules, Self::IngestPoints, Self::Commands, Self::Outbox];
 
+    fn is_of_orders(self) -> bool {
+        matches!(self, Table::Recordings | Table::Rules | Table::IngestPoints)
+    }
+
     fn definition(self) -> TableDefinition<'static, u64, &'static [u8]> {
         TableDefinition::new(match self {
             Table::Counters => "counters",
@@ -66,6 +74,8 @@ impl Table {
 pub enum Counter {
     ConfigId = 1,
     Event = 2,
+    /// No counter: a number by chance, that tells this database from all others.
+    Instance = 3,
 }
 
 /// A change to be made durable.
@@ -89,9 +99,31 @@ impl Change {
         Self { table, key, value: None }
     }
 
-    /// Remembers the last number that a counter gave.
+    /// Remembers the last number that a counter gave. One that is behind what is known changes nothing, so that the
+    /// order in which changes are made does not matter.
     pub fn count(counter: Counter, last: u64) -> Self {
         Self::put(Table::Counters, counter as u64, &last)
+    }
+}
+
+/// The ids of recordings, rules and ingest points: 1, 2, … over all of the server's life. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ConfigIds(Arc<AtomicU64>);
+
+impl ConfigIds {
+    /// Goes on behind the last id that the store knows of.
+    pub fn open(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(AtomicU64::new(store.counter(Counter::ConfigId)?))))
+    }
+
+    /// A new id. Unless [`ConfigIds::change`] is applied it may be given again after a restart.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Remembers the ids that were given so far, together with whatever else is applied in one call.
+    pub fn change(&self) -> Change {
+        Change::count(Counter::ConfigId, self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -126,6 +158,8 @@ pub struct Opened {
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Arc<Database>,
+    /// Told when orders were changed.
+    orders: watch::Sender<()>,
     jobs: mpsc::SyncSender<Job>,
 }
 
@@ -155,6 +189,18 @@ impl Store {
         Ok(Opened { store: Self::new(db)?, set_aside: Some((aside, damage)) })
     }
 
+    /// Opens the database of a data folder, which must be there and whole.
+    pub fn existing(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        let failed = |error: String| StoreError::Open { path: path.clone(), error };
+        std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?;
+        match open(&path) {
+            Ok(db) => Self::new(db),
+            Err(Fault::Damaged(damage)) => Err(failed(format!("it is damaged: {damage}"))),
+            Err(Fault::Other(error)) => Err(error),
+        }
+    }
+
     /// A store that forgets, for tests.
     pub fn in_memory() -> Self {
         let backend = redb::backends::InMemoryBackend::new();
@@ -166,12 +212,13 @@ impl Store {
     fn new(db: Database) -> Result<Self, StoreError> {
         let db = Arc::new(db);
         let (jobs, waiting) = mpsc::sync_channel::<Job>(MAX_WAITING);
-        let its = db.clone();
+        let orders = watch::Sender::default();
+        let (its, told) = (db.clone(), orders.clone());
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || work(&its, &waiting))
+            .spawn(move || work(&its, &waiting, &told))
             .map_err(|error| StoreError::Failed(format!("its thread: {error}")))?;
-        Ok(Self { db, jobs })
+        Ok(Self { db, orders, jobs })
     }
 
     /// Makes changes durable: all of them, or none if it fails.
@@ -187,6 +234,11 @@ impl Store {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         result.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Tells when recordings, rules or ingest points were changed.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.orders.subscribe()
     }
 
     /// Everything in a table, by number.
@@ -213,6 +265,14 @@ impl Store {
                 Ok((key, value.map_err(|e| StoreError::Value { table, key, error: e.to_string() })?))
             })
             .collect()
+    }
+
+    /// The largest number in a table; 0: it is empty.
+    pub fn last(&self, table: Table) -> Result<u64, StoreError> {
+        let read = self.db.begin_read().map_err(StoreError::failed)?;
+        let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
+        let last = open.last().map_err(StoreError::failed)?;
+        Ok(last.map_or(0, |(key, _)| key.value()))
     }
 
     /// The last number that a counter gave; 0: none.
@@ -261,7 +321,7 @@ fn open_checked(path: &Path) -> Result<Database, Fault> {
     Ok(db)
 }
 
-/// Makes tables that are not there, so that all can be read.
+/// Makes the tables that are missing.
 fn begin(db: &Database) -> Result<(), StoreError> {
     let write = db.begin_write().map_err(StoreError::failed)?;
     for table in Table::ALL {
@@ -271,13 +331,18 @@ fn begin(db: &Database) -> Result<(), StoreError> {
 }
 
 /// Makes changes, as many calls at once as wait, until nobody can ask any more.
-fn work(db: &Database, waiting: &mpsc::Receiver<Job>) {
+fn work(db: &Database, waiting: &mpsc::Receiver<Job>, orders: &watch::Sender<()>) {
     while let Ok(first) = waiting.recv() {
         let mut jobs = vec![first];
         jobs.extend(waiting.try_iter().take(MAX_GROUP - 1));
         let result = commit(db, jobs.iter().flat_map(|job| &job.changes));
         if let Err(error) = &result {
             tracing::error!(%error, calls = jobs.len(), "changes can't be kept");
+        }
+        if result.is_ok()
+            && jobs.iter().flat_map(|job| &job.changes).any(|change| change.table.is_of_orders())
+        {
+            orders.send_replace(());
         }
         for job in jobs {
             // Who asked may be gone.
@@ -290,6 +355,15 @@ fn commit<'a>(db: &Database, changes: impl Iterator<Item = &'a Change>) -> Resul
     let write = db.begin_write().map_err(StoreError::failed)?;
     for change in changes {
         let mut table = write.open_table(change.table.definition()).map_err(StoreError::failed)?;
+        if change.table == Table::Counters
+            && let Some(value) = &change.value
+        {
+            let number = |bytes: &[u8]| serde_json::from_slice::<u64>(bytes).unwrap_or(0);
+            let known = table.get(change.key).map_err(StoreError::failed)?;
+            if known.is_some_and(|known| number(known.value()) >= number(value)) {
+                continue;
+            }
+        }
         match &change.value {
             Some(value) => table.insert(change.key, value.as_slice()),
             None => table.remove(change.key),
@@ -335,6 +409,18 @@ mod tests {
         assert_eq!(opened.store.counter(Counter::Event).unwrap(), 0);
         let in_use = Store::open(dir.path()).unwrap_err().to_string();
         assert!(in_use.contains("another server"), "{in_use}");
+    }
+
+    #[tokio::test]
+    async fn config_ids_never_go_back() {
+        let store = Store::in_memory();
+        let ids = ConfigIds::open(&store).unwrap();
+        assert_eq!((ids.next(), ids.clone().next()), (1, 2));
+        let early = ids.change();
+        assert_eq!(ids.next(), 3);
+        store.apply(vec![ids.change()]).await.unwrap();
+        store.apply(vec![early]).await.unwrap();
+        assert_eq!(ConfigIds::open(&store).unwrap().next(), 4, "an older change that came late");
     }
 
     #[tokio::test]

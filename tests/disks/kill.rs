@@ -113,8 +113,7 @@ fn kill(kills: usize) {
 
 /// Records in all ways, and kills the server; perhaps while it closes files, perhaps again while it starts.
 fn round(mut server: Server, home: &Arc<TempDir>, random: &mut Random, tally: &mut Tally) -> Killed {
-    let order = |format| RECORDINGS.map(|(name, more)| server.record("cam", name, format, more));
-    let ids: Vec<_> = FORMATS.into_iter().flat_map(order).collect();
+    let ids = recordings(&server);
     let sender = senders::endless(&media::clip(), &server.url("cam"));
     let opening = random.below(8) == 0;
     match opening {
@@ -154,6 +153,26 @@ fn round(mut server: Server, home: &Arc<TempDir>, random: &mut Random, tally: &m
         (true, true) => "while closing, and in the repair",
     };
     Killed { samples, how }
+}
+
+/// The recordings that the server has kept; those that were removed before the kill are ordered again.
+fn recordings(server: &Server) -> Vec<u64> {
+    let config = server.json("listConfig", "");
+    let kept = config["data"]["record"].as_array().unwrap();
+    let kept: Vec<_> = kept
+        .iter()
+        .map(|r| {
+            (r["pathToFile"].as_str().unwrap(), r["type"].as_str().unwrap(), r["configId"].as_u64().unwrap())
+        })
+        .collect();
+    let order = |format: &'static str| {
+        RECORDINGS.map(|(name, more)| {
+            let its = kept.iter().filter(|r| (r.0, r.1) == (name, format)).map(|r| r.2).collect::<Vec<_>>();
+            assert!(its.len() <= 1, "{config}");
+            its.first().copied().unwrap_or_else(|| server.record("cam", name, format, more))
+        })
+    };
+    FORMATS.into_iter().flat_map(order).collect()
 }
 
 /// The program, before all others if the test may say so: what it loses must not depend on what else runs.

@@ -13,19 +13,25 @@
 mod media;
 mod process;
 mod readers;
+mod receiver;
 mod senders;
 mod server;
 
 mod access;
 mod chunks;
 mod client;
+mod clients;
+mod events;
 mod formats;
 mod hostile;
+mod ingest;
 mod join;
 mod judges;
 mod load;
 mod matrix;
 mod program;
+mod recordings;
 mod repair;
 mod rest;
+mod state;
 mod time;

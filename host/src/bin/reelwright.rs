@@ -17,6 +17,8 @@ use reelwright::{
     publish,
     recorder::manifest::{self, Manifest},
     server,
+    state::{self, Form, State},
+    store::Store,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +77,11 @@ enum Command {
         #[arg(long, value_parser = role)]
         role: Role,
     },
+    /// Writes out the orders that a server keeps, or takes them in; the server must not be running
+    State {
+        #[command(subcommand)]
+        command: StateCommand,
+    },
     /// Prints what a shell needs to complete the arguments of this program
     Completions {
         #[arg(value_enum)]
@@ -87,6 +94,28 @@ enum Command {
         /// The server's ASCII command line
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1222")]
         addr: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StateCommand {
+    /// Prints recordings, rules and ingest points, keys of publishers included
+    Export {
+        /// Folder of the server's own files
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data_dir: PathBuf,
+        #[arg(long, value_enum, default_value = "toml")]
+        format: Form,
+    },
+    /// Takes in what was exported: TOML, or JSON if the name ends in .json
+    Import {
+        file: PathBuf,
+        /// Folder of the server's own files; made if it is missing
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        data_dir: PathBuf,
+        /// Forget the orders that are there
+        #[arg(long)]
+        replace: bool,
     },
 }
 
@@ -149,6 +178,16 @@ async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> 
                 "The token, which is shown this once only:\n\n{token}\n\nIts entry for the token file:\n"
             );
             print!("{entry}");
+        }
+        Command::State { command: StateCommand::Export { data_dir, format } } => {
+            let text = State::of(&Store::existing(&data_dir)?)?.to_text(format);
+            std::io::stdout().write_all(text.as_bytes())?;
+        }
+        Command::State { command: StateCommand::Import { file, data_dir, replace } } => {
+            let state = State::read(&file)?;
+            std::fs::create_dir_all(&data_dir).with_context(|| data_dir.display().to_string())?;
+            state.import(&state::open(&data_dir).await?, replace).await?;
+            println!("{} orders taken in", state.count());
         }
         Command::Client(client) => return cli::run(client).await,
         Command::Completions { shell } => {

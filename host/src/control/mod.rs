@@ -17,6 +17,7 @@ pub mod openapi;
 pub mod parse;
 pub mod percent;
 pub mod process;
+pub mod query;
 pub mod reply;
 pub mod rest;
 pub mod server;
@@ -29,10 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     events::Events,
+    ingest::Ingest,
     recorder::Recordings,
     registry::Registry,
     repair::Repairs,
     store::{Store, StoreError},
+    timers::Timers,
 };
 use auth::Access;
 use ids::{CommandIds, IdError};
@@ -49,6 +52,8 @@ pub struct Context {
     pub repairs: Repairs,
     pub events: Events,
     pub store: Store,
+    pub timers: Timers,
+    pub ingest: Ingest,
     pub version: Version,
     pub limits: Limits,
     /// Who may send commands.
@@ -73,13 +78,16 @@ impl Context {
     ) -> Result<Self, StoreError> {
         let access = Arc::default();
         let (version, limits, stop_key) = (Version::default(), Limits::default(), StopKey::default());
-        let ids = CommandIds::open(store.clone())?;
+        let (ids, timers) = (CommandIds::open(store.clone())?, Timers::new(events.clone()));
+        let ingest = Ingest::open_to_all();
         Ok(Self {
             registry,
             recordings,
             repairs,
             events,
             store,
+            timers,
+            ingest,
             version,
             limits,
             access,
@@ -93,6 +101,11 @@ impl Context {
     /// The same, for those who may enter.
     pub fn for_those(self, access: Arc<Access>) -> Self {
         Self { access, ..self }
+    }
+
+    /// The same with a door for publishers; without one there are no ingest points to be found.
+    pub fn with_ingest(self, ingest: Ingest) -> Self {
+        Self { ingest, ..self }
     }
 }
 

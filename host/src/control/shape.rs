@@ -41,6 +41,22 @@ pub fn config(config_id: u64, settings: &Settings, computed_path: &Path) -> Valu
         "waitForIDR": settings.wait_for_idr,
         "winQtCompat": settings.win_qt_compat,
     });
+    // What EvoStream does not have is shown where it was asked for.
+    let numbers = [
+        ("chunkSize", settings.chunk_size),
+        ("maxDuration", settings.max_duration),
+        ("maxSize", settings.max_size),
+        ("preRoll", settings.pre_roll.into()),
+    ];
+    for (name, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+        config[name] = json!(number);
+    }
+    if let Some(align) = settings.chunk_align {
+        config["chunkAlign"] = json!(align.to_string());
+    }
+    if settings.manifest {
+        config["manifest"] = json!(true);
+    }
     for (name, value) in &settings.user {
         config[name] = json!(value);
     }
@@ -50,7 +66,10 @@ pub fn config(config_id: u64, settings: &Settings, computed_path: &Path) -> Valu
 /// The record config with what it does now and did before.
 pub fn config_with_status(recording: &Recording) -> Value {
     let (current, previous) = recording.status();
-    let mut config = config(recording.config_id, &recording.settings, &recording.computed_path);
+    let mut config = config(recording.config_id, &recording.settings, &recording.destination.computed_path);
+    if let Some(rule_id) = recording.rule_id {
+        config["ruleId"] = json!(rule_id);
+    }
     config["status"] = json!({ "current": status(&current), "previous": previous.as_ref().map(status) });
     config
 }
@@ -67,6 +86,18 @@ fn status(status: &Status) -> Value {
         value["reason"] = json!(reason);
     }
     value
+}
+
+/// The object of one live stream, without those that are recorded of it.
+pub fn in_stream(live: &Arc<LiveStream>) -> Value {
+    Streams::new(Vec::new(), Vec::new(), SystemTime::now()).object(Stream::Live(live))
+}
+
+/// The stream object of a run, for who has no context. `live`: the stream that it records.
+pub fn out_stream(recording: &Arc<Recording>, run: &RunInfo, live: Option<Arc<LiveStream>>) -> Value {
+    let streams =
+        Streams::new(live.into_iter().collect(), vec![(recording.clone(), run.clone())], SystemTime::now());
+    streams.recorded(recording, run)
 }
 
 /// All streams at one moment, and how they hang together.
@@ -201,7 +232,7 @@ impl Streams {
                 "file": run.file.to_string_lossy(),
                 "segments": run.segments,
             },
-            "recordSettings": config(recording.config_id, settings, &recording.computed_path),
+            "recordSettings": config(recording.config_id, settings, &recording.destination.computed_path),
             "swfUrl": "",
             "tcUrl": "",
             "type": kind,
@@ -319,17 +350,9 @@ mod tests {
         Settings {
             local_stream_name: "cam1".into(),
             path_to_file: "../media/cam1".into(),
-            format: "mp4".into(),
-            overwrite: false,
-            keep_alive: true,
             chunk_length: 60,
-            wait_for_idr: true,
-            win_qt_compat: false,
-            date_folder_structure: false,
-            preset: 0,
-            has_audio: true,
-            manifest: false,
             user: [("_who".to_owned(), "me".to_owned())].into(),
+            ..Settings::default()
         }
     }
 

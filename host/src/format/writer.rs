@@ -111,15 +111,52 @@ impl Closing {
         }
     }
 
-    /// Makes the file durable under its final name. Needs nothing of the component.
-    pub async fn complete(self) -> Result<Finished, Failed> {
-        let Self { component, segment, properties, .. } = self;
-        let file = segment.finish().await.map_err(|(error, orphan)| Failed {
-            error: FormatError { component, call: "finish", cause: Cause::Output(error) },
-            orphan,
-        })?;
-        Ok(Finished { file, properties })
+    /// Bytes that the file will have.
+    pub fn bytes(&self) -> u64 {
+        self.segment.file_bytes()
     }
+
+    /// Makes the file durable under its final name, and removes what is left beside it.
+    pub async fn complete(self) -> Result<Finished, Failed> {
+        self.close(Vec::new()).await?.clear_up().await
+    }
+
+    /// Makes the file durable under its final name. Needs nothing of the component. See [`Segment::close`].
+    pub async fn close(self, summary: Vec<u8>) -> Result<Closed, Failed> {
+        let Self { component, segment, properties, .. } = self;
+        match segment.close(summary).await {
+            Ok(segment) => Ok(Closed { component, segment, properties }),
+            Err(failed) => Err(not_finished(component, failed)),
+        }
+    }
+}
+
+/// A segment whose file is complete, and that can still be announced safely; see [`segment::Closed`].
+#[derive(Debug)]
+pub struct Closed {
+    component: String,
+    segment: segment::Closed,
+    properties: Vec<(String, String)>,
+}
+
+impl Closed {
+    /// The file.
+    pub fn file(&self) -> &segment::Finished {
+        self.segment.file()
+    }
+
+    /// Removes what is left beside the file, the journal last.
+    pub async fn clear_up(self) -> Result<Finished, Failed> {
+        let Self { component, segment, properties } = self;
+        match segment.clear_up().await {
+            Ok(file) => Ok(Finished { file, properties }),
+            Err(failed) => Err(not_finished(component, failed)),
+        }
+    }
+}
+
+fn not_finished(component: String, (error, orphan): (segment::OutputError, Orphan)) -> Failed {
+    Failed { error: FormatError { component, call: "finish", cause: Cause::Output(error) }, orphan }
 }
 
 /// Writes one segment. After an error only [`Writer::abandon`] makes sense.

@@ -34,6 +34,11 @@ impl Claims {
         Some(Claim { key, claims: self.clone() })
     }
 
+    /// Whether a segment has a file name in a folder.
+    pub fn is_claimed(&self, folder: &Folder, name: &str) -> bool {
+        lock(&self.0).contains_key(&(folder.id, name.to_owned()))
+    }
+
     /// The paths that are claimed: what is being recorded, closed or repaired.
     pub fn paths(&self) -> Vec<PathBuf> {
         lock(&self.0).values().cloned().collect()

@@ -211,9 +211,14 @@ impl Durable {
         result.map_err(|errno| self.fail("info", "give back reserved room", errno))
     }
 
+    /// Appends a record to the journal, if there is one. The next sync makes it durable.
+    pub(super) fn append(&self, record: &Record) -> Result<(), OutputError> {
+        lock(&self.state).append(record).map_err(|errno| self.fail("info", "write", errno))
+    }
+
     /// Appends a record to the journal, if there is one, and makes it durable.
     pub(super) fn record(&self, record: &Record) -> Result<(), OutputError> {
-        lock(&self.state).append(record).map_err(|errno| self.fail("info", "write", errno))?;
+        self.append(record)?;
         self.sync_journal()
     }
 

@@ -20,6 +20,8 @@
 //! 7. `Closed`: the main file is complete and durable under its final name; the rest is to be removed.
 //! 8. `Cut`: a repair cut the outputs back to this commit and synced them. Commits before it that count more are
 //!    void.
+//! 9. `Summary` (JSON): what will be announced when the main file is complete; the last one counts. Written before
+//!    `Closed`, and of no meaning without it.
 //!
 //! A reader takes records up to the first that is cut short or has a wrong checksum. Unknown kinds are passed
 //! over. Sizes do not count an output's head.
@@ -43,6 +45,7 @@ const RESIZE: u8 = 5;
 const RESIZED: u8 = 6;
 const CLOSED: u8 = 7;
 const CUT: u8 = 8;
+const SUMMARY: u8 = 9;
 
 /// Longest body that is believed. A `Start` with 64 KiB of carry has a fifth of a mebibyte.
 const MAX_BODY: usize = 16 << 20;
@@ -153,6 +156,7 @@ pub enum Record {
     Resized(Resized),
     Closed,
     Cut(Commit),
+    Summary(Vec<u8>),
 }
 
 impl Record {
@@ -180,6 +184,10 @@ impl Record {
                 SYNCED
             }
             Record::Closed => CLOSED,
+            Record::Summary(text) => {
+                out.extend_from_slice(text);
+                SUMMARY
+            }
         };
         out[at + 4] = kind;
         let length = u32::try_from(out.len() - at - 5).expect("a record below 4 GiB");
@@ -203,6 +211,7 @@ impl Record {
                 rest.is_empty().then_some(Record::Synced(sizes))?
             }
             CLOSED => Record::Closed,
+            SUMMARY => Record::Summary(body.to_vec()),
             _ => return Some(None),
         }))
     }

@@ -65,12 +65,50 @@ pub enum Found {
     /// Nothing was recorded that can be saved; its files are gone. The start, if it was known, and the bytes of
     /// media that did not hold.
     Nothing { start: Option<Box<Start>>, lost_bytes: u64 },
-    /// The main file was complete, and is all that is left.
-    Complete { start: Box<Start>, file: Finished },
+    /// The main file is complete.
+    Complete(Box<Complete>),
     /// It was cut back, and can be finished.
     Cut(Box<Cut>),
     /// It makes no sense, and was left as it is.
     Kept { start: Option<Box<Start>>, why: String },
+}
+
+/// A segment that was finished, but for what was left beside it.
+pub struct Complete {
+    pub start: Start,
+    pub file: Finished,
+    /// What its writer had to say of it, in JSON; empty if that is not known.
+    pub summary: Vec<u8>,
+    /// The last commit that is known.
+    pub commit: Commit,
+    remains: Remains,
+}
+
+struct Remains {
+    folder: Arc<Folder>,
+    spools: Vec<String>,
+    name: String,
+    _claim: Claim,
+    volume: Volume,
+    /// Locked.
+    _journal: Arc<dyn DiskFile>,
+}
+
+impl fmt::Debug for Complete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Complete").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Complete {
+    /// Removes what is left beside the file, the journal last. Until then a crash leaves it to the next repair.
+    pub async fn clear_up(self) -> Result<(), OrphanError> {
+        let Remains { folder, spools, name, volume, .. } = self.remains;
+        let path = self.file.path;
+        let clear = move || clear_up(&*folder.dir, &spools, &format!("{name}.{JOURNAL}"));
+        let cleared = volume.run_slow(clear).await;
+        cleared.map_err(|errno| OutputError { path, what: "repair", errno }.into())
+    }
 }
 
 /// A segment that ends with a commit.
@@ -181,6 +219,9 @@ struct Story {
     resizes: Vec<journal::Resize>,
     resized: Vec<journal::Resized>,
     closed: bool,
+    summary: Vec<u8>,
+    /// The last one.
+    commit: Commit,
     /// Where its last record ends.
     end: u64,
 }
@@ -267,9 +308,10 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
             Err(errno) => return Err(errno),
         };
         dir.sync()?;
-        clear_up(dir, &spools, &journal_name)?;
         let file = Finished { path: folder.path.join(&name), bytes };
-        return Ok(Found::Complete { start, file });
+        let remains = Remains { folder, spools, name, _claim: claim, volume, _journal: journal };
+        let (start, summary, commit) = (*start, story.summary, story.commit);
+        return Ok(Found::Complete(Box::new(Complete { start, file, summary, commit, remains })));
     }
 
     let new = format!("{name}{NEW}");
@@ -412,9 +454,13 @@ fn read_story(journal: &Arc<dyn DiskFile>) -> Result<Story, Errno> {
         match record {
             Record::Start(start) => story.start = Some(start),
             Record::Output(output) => story.outputs.push(output),
-            Record::Commit(_) => {}
+            Record::Commit(commit) => story.commit = commit,
+            Record::Summary(summary) => story.summary = summary,
             Record::Synced(sizes) => story.synced = sizes,
-            Record::Cut(commit) => story.synced = commit.outputs.iter().map(|&(size, _)| size).collect(),
+            Record::Cut(commit) => {
+                story.synced = commit.outputs.iter().map(|&(size, _)| size).collect();
+                story.commit = commit;
+            }
             Record::Resize(resize) => {
                 story.resizes.retain(|other| other.output != resize.output);
                 story.resizes.push(resize);
@@ -602,6 +648,29 @@ mod tests {
             let Found::Cut(cut) = s.take().await else { panic!("not cut again") };
             assert_eq!(cut.segment.size(0), kept * 4 + 3);
             cut.segment.finish().await.unwrap();
+            assert_eq!(s.files(), ["x"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_closed_and_not_cleared_up_is_found_with_what_was_to_be_said() {
+        for (name, role) in [("", Role::Main), ("mdat", Role::Spool)] {
+            let s = Media::new();
+            let mut segment = s.segment(false).await;
+            write(&mut segment, name, role).await;
+            if role == Role::Spool {
+                segment.promote(0);
+            }
+            let closed = segment.close(b"{}".to_vec()).await.unwrap();
+            assert_eq!(s.files(), ["x", "x.info"], "it has its name, and can be announced");
+            drop(closed);
+            for _ in 0..2 {
+                let Found::Complete(complete) = s.take().await else { panic!("not complete") };
+                assert_eq!((complete.summary.as_slice(), complete.commit.samples), (&b"{}"[..], 3));
+                assert_eq!(s.files(), ["x", "x.info"], "as long as it may not have been announced");
+            }
+            let Found::Complete(complete) = s.take().await else { panic!("not complete") };
+            complete.clear_up().await.unwrap();
             assert_eq!(s.files(), ["x"]);
         }
     }

@@ -20,6 +20,9 @@ use super::storage::{Directory, RealDirectory};
 /// Longest file name on Linux file systems, less room for what is added (`_0001_part0000`, extension, spool name).
 const MAX_STEM: usize = 255 - 64;
 
+/// Characters of a path that messages show.
+const MAX_SHOWN: usize = 300;
+
 /// Why a path can't be recorded to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -73,6 +76,15 @@ pub struct Target {
     pub name: String,
 }
 
+/// A path taken apart.
+#[derive(Debug)]
+struct Place<'a> {
+    root: &'a Root,
+    /// The folder's way from there; empty: the root itself.
+    below: PathBuf,
+    name: String,
+}
+
 impl Roots {
     /// Opens the media root, which is created if it is missing, and the allowed paths, which must exist.
     pub fn open(media: &Path, allowed: &[PathBuf]) -> std::io::Result<Self> {
@@ -108,7 +120,44 @@ impl Roots {
 
     /// Finds the folder of a `pathToFile`, which has to exist.
     pub fn find(&self, path_to_file: &str) -> Result<Target, PathError> {
-        let asked = || path_to_file.to_owned();
+        let place = self.place(path_to_file)?;
+        let folder = open_below(place.root, &place.below)?;
+        Ok(Target { folder: Arc::new(folder), name: place.name })
+    }
+
+    /// Finds the folder of a `pathToFile`, and makes it if it is missing. What is made is durable.
+    pub fn make(&self, path_to_file: &str) -> Result<Target, PathError> {
+        let place = self.place(path_to_file)?;
+        let folder = match open_below(place.root, &place.below) {
+            Err(PathError::Folder { errno: Errno::NOENT, .. }) => make_below(place.root, &place.below)?,
+            found => found?,
+        };
+        Ok(Target { folder: Arc::new(folder), name: place.name })
+    }
+
+    /// Whether [`Roots::make`] may make the folder of a `pathToFile`: what of it is there has to be writable.
+    pub fn may_make(&self, path_to_file: &str) -> Result<(), PathError> {
+        let place = self.place(path_to_file)?;
+        let mut below = place.below.as_path();
+        loop {
+            match open_below(place.root, below) {
+                Err(PathError::Folder { errno: Errno::NOENT, .. }) if !below.as_os_str().is_empty() => {
+                    below = below.parent().unwrap_or(Path::new(""));
+                }
+                folder => return check_writable(&folder?),
+            }
+        }
+    }
+
+    /// The path that a `pathToFile` means, be it there or not.
+    pub fn locate(&self, path_to_file: &str) -> Result<PathBuf, PathError> {
+        let place = self.place(path_to_file)?;
+        Ok(place.root.path.join(place.below).join(place.name))
+    }
+
+    /// Takes a `pathToFile` apart. Looks at nothing on the disk.
+    fn place(&self, path_to_file: &str) -> Result<Place<'_>, PathError> {
+        let asked = || path_to_file.chars().take(MAX_SHOWN).collect::<String>();
         if path_to_file.chars().any(char::is_control) {
             return Err(PathError::ControlCharacter { path: asked() });
         }
@@ -132,9 +181,8 @@ impl Roots {
         let parent = path.parent().unwrap_or(Path::new(""));
         let (root, below) = self
             .root_of(parent)
-            .ok_or_else(|| PathError::Outside { path: path.to_owned(), root: self.media.path.clone() })?;
-        let folder = open_below(root, below)?;
-        Ok(Target { folder: Arc::new(folder), name: name.into() })
+            .ok_or_else(|| PathError::Outside { path: asked().into(), root: self.media.path.clone() })?;
+        Ok(Place { root, below: below.to_owned(), name: name.into() })
     }
 
     /// All folders below the roots, the roots included. Symbolic links are not followed; what can't be opened is an
@@ -164,7 +212,7 @@ impl Roots {
     }
 
     /// The root that a folder lies in, and the way from there.
-    fn root_of<'a>(&'a self, folder: &'a Path) -> Option<(&'a Root, &'a Path)> {
+    fn root_of<'p>(&self, folder: &'p Path) -> Option<(&Root, &'p Path)> {
         if !folder.is_absolute() {
             return Some((&self.media, folder));
         }
@@ -193,6 +241,33 @@ fn open_below(root: &Root, below: &Path) -> Result<Folder, PathError> {
     };
     let stat = rustix::fs::fstat(&fd).map_err(|errno| PathError::Folder { path: path.clone(), errno })?;
     Ok(Folder { path, dir: Arc::new(RealDirectory::new(fd)), id: (stat.st_dev, stat.st_ino) })
+}
+
+/// Makes a folder and those that it lies in, as far as they are missing. Each is looked up from the root, so that a link
+/// that somebody puts there in between does not help.
+fn make_below(root: &Root, below: &Path) -> Result<Folder, PathError> {
+    let mut way = PathBuf::new();
+    let mut folder = open_below(root, &way)?;
+    for component in below.components() {
+        let Component::Normal(name) = component else { continue };
+        way.push(name);
+        let failed = |errno| PathError::Folder { path: root.path.join(&way), errno };
+        let name = name.to_str().ok_or_else(|| failed(Errno::ILSEQ))?;
+        folder = match open_below(root, &way) {
+            Err(PathError::Folder { errno: Errno::NOENT, .. }) => {
+                match folder.dir.make_folder(name) {
+                    // Somebody else has just made it.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(failed(errno)),
+                }
+                // Files in it are only as durable as it is.
+                folder.dir.sync().map_err(failed)?;
+                open_below(root, &way)?
+            }
+            found => found?,
+        };
+    }
+    Ok(folder)
 }
 
 /// Tries to create a file, since permissions say nothing of read-only mounts or of other modules' rules.
@@ -283,6 +358,41 @@ mod tests {
             let error = roots.resolve(asked).unwrap_err().to_string();
             assert!(error.contains(message), "{asked:?}: {error}");
         }
+    }
+
+    #[test]
+    fn folders_are_made_below_the_roots_and_nowhere_else() {
+        let (dir, roots) = roots();
+        roots.may_make("new/deep/x").unwrap();
+        assert!(!dir.path().join("media/new").exists(), "only asked");
+        let target = roots.make("new/deep/x").unwrap();
+        assert_eq!(
+            (target.name.as_str(), roots.find("new/deep/x").unwrap().folder.id),
+            ("x", target.folder.id)
+        );
+        assert_eq!(roots.make("./new/./deep/y").unwrap().folder.id, target.folder.id);
+        for (asked, message) in [
+            ("relative/new/x", "symbolic link"),
+            ("absolute/new/x", "symbolic link"),
+            ("../new/x", "has `..`"),
+            ("/elsewhere/x", "outside the media root"),
+        ] {
+            for result in [roots.make(asked).map(|_| ()), roots.may_make(asked)] {
+                let error = result.unwrap_err().to_string();
+                assert!(error.contains(message), "{asked}: {error}");
+            }
+        }
+        assert_eq!(std::fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
+        std::fs::write(dir.path().join("media/file"), "").unwrap();
+        let error = roots.make("file/new/x").unwrap_err().to_string();
+        assert!(error.contains("not a directory"), "{error}");
+    }
+
+    #[test]
+    fn a_long_path_is_shown_in_part() {
+        let (_dir, roots) = roots();
+        let error = roots.find(&"x".repeat(4096)).unwrap_err().to_string();
+        assert!(error.len() < 500, "{error}");
     }
 
     #[test]

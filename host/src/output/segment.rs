@@ -170,6 +170,27 @@ impl Segment {
         Err(PathError::NoFreeName { path: folder.path.join(first.unwrap_or_default()) })
     }
 
+    /// The name that [`Segment::claim`] would take now, without taking it. Blocks.
+    pub fn free_name(
+        disk: &Disk,
+        folder: &Folder,
+        names: impl Iterator<Item = String>,
+        replace_first: bool,
+    ) -> Result<String, PathError> {
+        let mut first = None;
+        for (i, name) in names.enumerate() {
+            first.get_or_insert_with(|| name.clone());
+            let found = look(folder, &name);
+            let (file, spool) =
+                found.map_err(|errno| PathError::Folder { path: folder.path.clone(), errno })?;
+            let replaces = replace_first && i == 0;
+            if !spool && (!file || replaces) && !disk.claims.is_claimed(folder, &name) {
+                return Ok(name);
+            }
+        }
+        Err(PathError::NoFreeName { path: folder.path.join(first.unwrap_or_default()) })
+    }
+
     /// The final path.
     pub fn path(&self) -> PathBuf {
         self.folder.path.join(&self.name)
@@ -449,16 +470,22 @@ impl Segment {
         self.outputs[id].promoted = true;
     }
 
-    /// Makes the segment complete: syncs the files that stay, gives a promoted spool the final name, syncs the folder,
-    /// then removes the other spools and, last, the journal. On an error everything is left as it is.
-    pub async fn finish(mut self) -> Result<Finished, (OutputError, Orphan)> {
-        match self.try_finish().await {
-            Ok(finished) => Ok(finished),
+    /// Makes the segment complete and removes what is left beside it: [`Segment::close`], then [`Closed::clear_up`].
+    pub async fn finish(self) -> Result<Finished, (OutputError, Orphan)> {
+        self.close(Vec::new()).await?.clear_up().await
+    }
+
+    /// Makes the segment complete: syncs the files that stay, gives a promoted spool the final name, syncs the folder.
+    /// The journal goes on to tell of it, with `summary` (JSON, or nothing), until it is cleared up. On an error
+    /// everything is left as it is.
+    pub async fn close(mut self, summary: Vec<u8>) -> Result<Closed, (OutputError, Orphan)> {
+        match self.try_close(summary).await {
+            Ok((file, spools)) => Ok(Closed { segment: self, file, spools }),
             Err(error) => Err((error, self.abandon().await)),
         }
     }
 
-    async fn try_finish(&mut self) -> Result<Finished, OutputError> {
+    async fn try_close(&mut self, summary: Vec<u8>) -> Result<(Finished, Vec<String>), OutputError> {
         self.settle().await?;
         let main = self.outputs.iter().find(|o| o.role == Role::Main || o.promoted);
         let Some(main) = main else {
@@ -476,9 +503,12 @@ impl Segment {
             .collect();
         let sidecars = self.outputs.iter().any(|o| o.role == Role::Sidecar);
         let (folder, name, replaces) = (self.folder.clone(), self.name.clone(), self.replaces);
-        let (journal, durable) = (self.journal.then(|| self.file_name(JOURNAL)), self.durable.clone());
+        let durable = self.durable.clone();
         let work = move || {
             let fail = |errno| durable.fail("", "finish", errno);
+            if !summary.is_empty() {
+                durable.append(&Record::Summary(summary))?;
+            }
             sync.iter().try_for_each(|file| file.sync()).map_err(fail)?;
             if let Some(from) = from {
                 if sidecars {
@@ -488,14 +518,16 @@ impl Segment {
                 folder.dir.rename(&from, &name, replaces).map_err(fail)?;
             }
             folder.dir.sync().map_err(fail)?;
-            if let Some(journal) = journal {
-                durable.record(&Record::Closed)?;
-                clear_up(&*folder.dir, &spools, &journal).map_err(fail)?;
-            }
-            Ok(())
+            durable.record(&Record::Closed)
         };
         self.volume.run_slow(work).await?;
-        Ok(Finished { path: self.path(), bytes })
+        Ok((Finished { path: self.path(), bytes }, spools))
+    }
+
+    /// Bytes of the file that is, or will be, the main one, with its head.
+    pub fn file_bytes(&self) -> u64 {
+        let main = self.outputs.iter().find(|o| o.role == Role::Main || o.promoted);
+        main.map_or(0, |main| main.head + main.size)
     }
 
     /// Gives the segment up as far as it got: what was appended is handed to the disk, as far as that works, and
@@ -551,6 +583,40 @@ impl Segment {
 
     fn fail(&self, output: &str, what: &'static str, errno: Errno) -> OutputError {
         self.durable.fail(output, what, errno)
+    }
+}
+
+/// A segment whose file is complete, and durable under its final name. Its journal is still there, so that a crash
+/// before [`Closed::clear_up`] makes repair find it and tell of it again.
+#[derive(Debug)]
+pub struct Closed {
+    segment: Segment,
+    file: Finished,
+    spools: Vec<String>,
+}
+
+impl Closed {
+    /// The file.
+    pub fn file(&self) -> &Finished {
+        &self.file
+    }
+
+    /// Removes the other spools and, last, the journal.
+    pub async fn clear_up(self) -> Result<Finished, (OutputError, Orphan)> {
+        let Self { segment, file, spools } = self;
+        if !segment.journal {
+            return Ok(file);
+        }
+        let (folder, journal, durable) =
+            (segment.folder.clone(), segment.file_name(JOURNAL), segment.durable.clone());
+        let work = move || {
+            let cleared = clear_up(&*folder.dir, &spools, &journal);
+            cleared.map_err(|errno| durable.fail("", "clear up", errno))
+        };
+        match segment.volume.run_slow(work).await {
+            Ok(()) => Ok(file),
+            Err(error) => Err((error, segment.abandon().await)),
+        }
     }
 }
 

@@ -47,6 +47,11 @@ pub trait Directory: Debug + Send + Sync {
     /// Names of the regular files, in any order. Names that are not UTF-8 are left out: none is ours.
     fn names(&self) -> Result<Vec<String>, Errno>;
 
+    /// Makes a folder; `EXIST` if there is anything of that name.
+    fn make_folder(&self, _name: &str) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
     /// Renames a file; unless `replace` is set, `EXIST` if there is anything of the new name.
     fn rename(&self, from: &str, to: &str, replace: bool) -> Result<(), Errno>;
 
@@ -174,6 +179,10 @@ impl Directory for RealDirectory {
             }
         }
         Ok(names)
+    }
+
+    fn make_folder(&self, name: &str) -> Result<(), Errno> {
+        rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))
     }
 
     fn rename(&self, from: &str, to: &str, replace: bool) -> Result<(), Errno> {

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    ingest::Ingest,
     media::Sample,
     registry::{BatchLimits, Item, Registry},
     rtmp::server::{self, Settings},
@@ -46,7 +47,13 @@ impl Server {
                 let _ = sender.send((subscription.stream().name.clone(), samples));
             });
         });
-        let serving = server::serve(listener, registry.clone(), Settings::default(), shutdown.clone());
+        let serving = server::serve(
+            listener,
+            registry.clone(),
+            Ingest::open_to_all(),
+            Settings::default(),
+            shutdown.clone(),
+        );
         Self { address, registry, shutdown, served: tokio::spawn(serving), streams }
     }
 

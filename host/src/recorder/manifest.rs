@@ -163,9 +163,14 @@ impl Tally {
         track.last_ms = sample.dts_ms;
     }
 
+    /// Of payload, over all tracks.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|track| track.bytes).sum()
+    }
+
     /// What was counted.
-    pub fn into_tracks(self) -> Vec<Track> {
-        self.0
+    pub fn tracks(&self) -> &[Track] {
+        &self.0
     }
 }
 

@@ -7,56 +7,42 @@ mod handover;
 pub mod manifest;
 pub mod naming;
 pub mod plan;
+mod recording;
+pub mod report;
+mod rules;
+mod settings;
 mod task;
+pub mod template;
 pub mod timeline;
+
+pub use recording::{Destination, Phase, Recording, RunInfo, Status};
+pub use rules::Rule;
+pub use settings::{Align, NoAlign, Settings};
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use handover::Handover;
+use template::TemplateError;
 use timeline::Timestamps;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    events::Events,
     format::Formats,
-    output::{Disk, PathError, guard},
-    registry::{LiveStream, Registry, Subscription},
+    output::{Disk, PathError},
+    registry::{self, LiveStream, PublishError, Registry, Subscription},
     repair::Repairs,
+    store::{Change, ConfigIds, Store, StoreError, Table},
     sync::lock,
 };
 
 /// How long a command waits for files to be closed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What `record` asked for, with defaults filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    pub local_stream_name: String,
-    /// As it was asked for.
-    pub path_to_file: String,
-    /// The format's name, in lower case.
-    pub format: String,
-    pub overwrite: bool,
-    pub keep_alive: bool,
-    /// Seconds after which a new file begins; 0: never.
-    pub chunk_length: u32,
-    pub wait_for_idr: bool,
-    pub win_qt_compat: bool,
-    pub date_folder_structure: bool,
-    pub preset: u32,
-    pub has_audio: bool,
-    /// Each file gets a [`manifest`] beside it.
-    pub manifest: bool,
-    /// The `_name` variables, underscore included.
-    pub user: BTreeMap<String, String>,
-}
 
 /// What holds for all recordings.
 #[derive(Clone, Copy, Debug)]
@@ -95,157 +81,32 @@ pub enum RecordError {
     UnknownFormat { name: String, known: String },
     #[error(transparent)]
     Path(#[from] PathError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Name(#[from] PublishError),
+    #[error("preRoll {asked} is more than the {kept} s that this server keeps; see its setting pre-roll")]
+    PreRoll { asked: u32, kept: u64 },
+    #[error("streams is no pattern: {0}")]
+    Glob(String),
+    #[error("with overwrite=1 streams would overwrite each other's files; put {{stream}} into pathToFile")]
+    OneName,
+    #[error("it can't be kept: {0}")]
+    Store(#[from] StoreError),
     #[error("{0} is the destination of config {1}, and one of the two would overwrite the other")]
     Taken(PathBuf, u64),
 }
 
-/// What a recording does now. Codes and words are EvoStream's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Streaming,
-    WaitingForStream,
-    Disconnected,
-    /// The last run ended with an error.
-    Failed,
-}
-
-impl Phase {
-    /// EvoStream's status code.
-    pub fn code(self) -> u32 {
-        match self {
-            Phase::Streaming => 0,
-            Phase::WaitingForStream => 2,
-            Phase::Disconnected => 4,
-            Phase::Failed => 5,
-        }
-    }
-
-    /// EvoStream's words for it.
-    pub fn description(self) -> &'static str {
-        match self {
-            Phase::Streaming => "Streaming",
-            Phase::WaitingForStream => "Waiting for stream",
-            Phase::Disconnected => "Disconnected",
-            Phase::Failed => "Connection failed",
-        }
-    }
-}
-
-/// A phase and when it began.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    pub phase: Phase,
-    pub since: SystemTime,
-    /// Id of the recorded stream in that phase; 0: none.
-    pub stream_id: u64,
-    /// Why, for [`Phase::Failed`].
-    pub reason: Option<String>,
-}
-
-impl Status {
-    fn new(phase: Phase, stream_id: u64, reason: Option<String>) -> Self {
-        Self { phase, since: SystemTime::now(), stream_id, reason }
-    }
-}
-
-/// What a run is doing: the recorded stream of EvoStream's lists (`OFMP4`, …).
+/// What recordings work with.
 #[derive(Clone, Debug)]
-pub struct RunInfo {
-    /// Unique among all streams.
-    pub stream_id: u64,
-    /// The inbound stream that is recorded.
-    pub in_stream_id: u64,
-    pub started: SystemTime,
-    /// The file that is being written; empty before the first segment.
-    pub file: PathBuf,
-    /// Segments begun.
-    pub segments: u64,
-    /// Written so far in this run, over all segments.
-    pub video_samples: u64,
-    pub video_bytes: u64,
-    pub audio_samples: u64,
-    pub audio_bytes: u64,
-    /// Lost in this run: samples that a full queue or a failed segment cost.
-    pub dropped_samples: u64,
-    /// Who writes it: `flv 0.1.0 (sha256 0123456789ab)`.
-    pub component: String,
-}
-
-/// An order to record.
-#[derive(Debug)]
-pub struct Recording {
-    /// Names the recording; 1, 2, … over all of the server's life.
-    pub config_id: u64,
-    pub settings: Settings,
-    /// The file that will be written, without numbers for chunks and repetitions.
-    pub computed_path: PathBuf,
-    /// Device and inode of its folder, which tell it however it is spelled.
-    folder: (u64, u64),
-    /// Whether `overwrite` was made use of.
-    replaced: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    current: Status,
-    previous: Option<Status>,
-    run: Option<RunInfo>,
-}
-
-impl Recording {
-    /// The status now and the one before.
-    pub fn status(&self) -> (Status, Option<Status>) {
-        let state = lock(&self.state);
-        (state.current.clone(), state.previous.clone())
-    }
-
-    /// What the run does, if one is going on.
-    pub fn run(&self) -> Option<RunInfo> {
-        lock(&self.state).run.clone()
-    }
-
-    /// The stream of a run has ended, and the run waits for it to come back. Returns what it did so far.
-    fn away(&self, stream_id: u64) -> Option<RunInfo> {
-        let run = lock(&self.state).run.take_if(|run| run.stream_id == stream_id);
-        if run.is_some() {
-            self.set_status(Status::new(Phase::Disconnected, 0, None));
-            self.set_status(Status::new(Phase::WaitingForStream, 0, None));
-        }
-        run
-    }
-
-    /// It is back.
-    fn back(&self, run: RunInfo) {
-        let stream_id = run.stream_id;
-        lock(&self.state).run = Some(run);
-        self.set_status(Status::new(Phase::Streaming, stream_id, None));
-    }
-
-    fn set_status(&self, status: Status) {
-        let mut state = lock(&self.state);
-        state.previous = Some(std::mem::replace(&mut state.current, status));
-    }
-
-    /// The run goes on, and can write nothing for now.
-    fn waits_for_disk(&self, stream_id: u64, state: guard::State) {
-        let reason = match state {
-            guard::State::Full => "the disk is full; it goes on when there is room",
-            _ => "the disk fails; it goes on when that is over",
-        };
-        self.set_status(Status::new(Phase::Failed, stream_id, Some(reason.into())));
-    }
-
-    fn goes_on(&self, stream_id: u64) {
-        self.set_status(Status::new(Phase::Streaming, stream_id, None));
-    }
-
-    /// Changes what is known of a run, unless a later one has taken its place.
-    fn update_run(&self, stream_id: u64, update: impl FnOnce(&mut RunInfo)) {
-        if let Some(run) = lock(&self.state).run.as_mut().filter(|run| run.stream_id == stream_id) {
-            update(run);
-        }
-    }
+pub struct Parts {
+    pub registry: Registry,
+    pub formats: Formats,
+    pub disk: Disk,
+    pub repairs: Repairs,
+    pub events: Events,
+    pub store: Store,
+    pub ids: ConfigIds,
 }
 
 /// All recordings. Clones share them.
@@ -254,13 +115,10 @@ pub struct Recordings(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    registry: Registry,
-    formats: Formats,
-    disk: Disk,
-    repairs: Repairs,
+    parts: Parts,
     config: Config,
-    last_id: AtomicU64,
     orders: Mutex<BTreeMap<u64, Order>>,
+    rules: Mutex<BTreeMap<u64, rules::Kept>>,
     runs: TaskTracker,
 }
 
@@ -269,6 +127,10 @@ struct Inner {
 struct Order {
     recording: Arc<Recording>,
     runs: Vec<RunHandle>,
+    /// It waits to be kept, and runs not before.
+    held: bool,
+    /// It is about to run again, so the end of its run is not its own.
+    stays: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -281,18 +143,11 @@ struct RunHandle {
 }
 
 impl Recordings {
-    /// No recordings yet. Streams that start in `registry` are recorded from their first sample on.
-    pub fn new(registry: Registry, formats: Formats, disk: Disk, repairs: Repairs, config: Config) -> Self {
-        let recordings = Self(Arc::new(Inner {
-            registry: registry.clone(),
-            formats,
-            disk,
-            repairs,
-            config,
-            last_id: AtomicU64::new(0),
-            orders: Mutex::default(),
-            runs: TaskTracker::new(),
-        }));
+    /// No recordings yet. Streams that start in the registry are recorded from their first sample on.
+    pub fn new(parts: Parts, config: Config) -> Self {
+        let registry = parts.registry.clone();
+        let (orders, rules) = (Mutex::default(), Mutex::default());
+        let recordings = Self(Arc::new(Inner { parts, config, orders, rules, runs: TaskTracker::new() }));
         let weak = Arc::downgrade(&recordings.0);
         registry.observe(move |stream| {
             if let Some(inner) = weak.upgrade() {
@@ -302,86 +157,216 @@ impl Recordings {
         recordings
     }
 
-    /// Starts to record a stream, now or when it comes. Checks format and path at once.
-    pub async fn add(&self, settings: Settings) -> Result<Arc<Recording>, RecordError> {
-        let Inner { registry, formats, disk, last_id, orders, .. } = &*self.0;
-        let version = formats.get(&settings.format).ok_or_else(|| RecordError::UnknownFormat {
-            name: settings.format.clone(),
-            known: self.formats().join(", "),
-        })?;
-        let (roots, path) = (disk.roots.clone(), settings.path_to_file.clone());
-        let target = task::blocking(move || roots.resolve(&path)).await?;
-        let extension = &version.manifest.extension;
-        if naming::Names::contradicts(&target.name, extension) {
-            tracing::warn!(
-                path = settings.path_to_file,
-                extension,
-                "the name ends in another format's extension"
-            );
-        }
-        let name = naming::Names::new(&target.name, extension, false).plain();
-        let computed_path = target.folder.path.join(name);
-        let recording = {
-            let mut orders = lock(orders);
-            let rival = orders.values().map(|o| &o.recording).find(|other| {
-                other.folder == target.folder.id
-                    && other.computed_path.file_name() == computed_path.file_name()
-                    && (other.settings.overwrite || settings.overwrite)
-            });
-            if let Some(rival) = rival {
-                return Err(RecordError::Taken(computed_path, rival.config_id));
+    /// Takes up the recordings that an earlier server was ordered to make. One whose place is not there stays, and is
+    /// tried again when its stream starts.
+    pub async fn restore(&self) -> Result<(), StoreError> {
+        let kept: Vec<(u64, serde_json::Value)> = self.0.parts.store.all(Table::Recordings)?;
+        self.restore_rules()?;
+        for (config_id, value) in kept {
+            let settings: Settings = match serde_json::from_value(value) {
+                Ok(settings) => settings,
+                Err(error) => {
+                    tracing::error!(config_id, %error, "a recording that was kept makes no sense; it stays in the database");
+                    continue;
+                }
+            };
+            let (destination, failed) = match self.destination(&settings, config_id).await {
+                Ok(destination) => (destination, None),
+                Err(error) => {
+                    let roots = &self.0.parts.disk.roots;
+                    let extension = &settings.format;
+                    let destination = Destination::new(roots, &settings, config_id, extension);
+                    (destination.unwrap_or_else(|_| Destination::unknown(&settings)), Some(error.to_string()))
+                }
+            };
+            if let Some(reason) = &failed {
+                let stream = &settings.local_stream_name;
+                tracing::error!(config_id, stream, reason, "a recording can't be made now");
             }
-            let recording = Arc::new(Recording {
-                config_id: last_id.fetch_add(1, Ordering::Relaxed) + 1,
-                settings,
-                computed_path,
-                folder: target.folder.id,
-                replaced: AtomicBool::new(false),
-                state: Mutex::new(State {
-                    current: Status::new(Phase::WaitingForStream, 0, None),
-                    previous: None,
-                    run: None,
-                }),
-            });
-            orders.insert(recording.config_id, Order { recording: recording.clone(), runs: Vec::new() });
+            let recording = Arc::new(Recording::new(config_id, settings, destination, true));
+            if failed.is_some() {
+                recording.set_status(Status::new(Phase::Failed, 0, failed));
+            }
+            let stream = recording.settings.local_stream_name.clone();
+            tracing::info!(config_id, stream, "recording taken up again");
+            lock(&self.0.orders)
+                .insert(config_id, Order { recording, runs: Vec::new(), held: false, stays: false });
+            // Streams that came before us.
+            if let Some(stream) = self.0.parts.registry.get(&stream) {
+                self.start(config_id, &stream);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says where a recording would go and which file would be its first, or why it can't be made. Changes nothing.
+    pub async fn preview(&self, settings: &Settings) -> Result<(Destination, PathBuf), RecordError> {
+        let destination = self.check(settings).await?;
+        let (disk, its, settings) = (self.0.parts.disk.clone(), destination.clone(), settings.clone());
+        let first = task::blocking(move || its.first_file(&disk, &settings)).await?;
+        Ok((destination, first))
+    }
+
+    async fn check(&self, settings: &Settings) -> Result<Destination, RecordError> {
+        registry::check_name(&settings.local_stream_name)?;
+        self.check_alone(settings)?;
+        let destination = self.destination(settings, 0).await?;
+        self.rival(&lock(&self.0.orders), settings, &destination)?;
+        Ok(destination)
+    }
+
+    /// What can be checked without looking anywhere.
+    fn check_alone(&self, settings: &Settings) -> Result<(), RecordError> {
+        let kept = self.0.parts.registry.pre_roll().as_secs();
+        match u64::from(settings.pre_roll) > kept {
+            true => Err(RecordError::PreRoll { asked: settings.pre_roll, kept }),
+            false => Ok(()),
+        }
+    }
+
+    /// Starts to record a stream, now or when it comes. Checks format and path at once. When this returns the order
+    /// outlives the server, if it is keep-alive.
+    pub async fn add(&self, settings: Settings) -> Result<Arc<Recording>, RecordError> {
+        let Parts { registry, store, ids, .. } = &self.0.parts;
+        let mut destination = self.check(&settings).await?;
+        let config_id = ids.next();
+        if settings.path_to_file.contains('{') {
+            destination = self.destination(&settings, config_id).await?;
+        }
+        let recording = {
+            let mut orders = lock(&self.0.orders);
+            self.rival(&orders, &settings, &destination)?;
+            let recording = Arc::new(Recording::new(config_id, settings, destination, false));
+            let order = Order { recording: recording.clone(), runs: Vec::new(), held: true, stays: false };
+            orders.insert(config_id, order);
             recording
         };
+        let mut changes = vec![ids.change()];
+        if recording.settings.keep_alive {
+            changes.push(Change::put(Table::Recordings, config_id, &recording.settings));
+        }
+        if let Err(error) = store.apply(changes).await {
+            lock(&self.0.orders).remove(&config_id);
+            return Err(error.into());
+        }
+        if let Some(order) = lock(&self.0.orders).get_mut(&config_id) {
+            order.held = false;
+        }
         let name = &recording.settings.local_stream_name;
         match registry.get(name) {
-            Some(stream) => self.start(recording.config_id, &stream),
+            Some(stream) => {
+                let pre_roll = Duration::from_secs(recording.settings.pre_roll.into());
+                self.start_from(config_id, &stream, pre_roll);
+            }
             None => tracing::info!(
-                config_id = recording.config_id,
+                config_id,
                 stream = name,
-                path = %recording.computed_path.display(),
+                path = %recording.destination.computed_path.display(),
                 "waiting for the stream"
             ),
         }
         Ok(recording)
     }
 
-    /// Removes a recording; a running one is stopped, and its files are complete when this returns.
-    pub async fn remove(&self, config_id: u64) -> Option<Arc<Recording>> {
-        let order = lock(&self.0.orders).remove(&config_id)?;
+    /// Finds and checks where a recording goes.
+    async fn destination(&self, settings: &Settings, config_id: u64) -> Result<Destination, RecordError> {
+        let Parts { formats, disk, .. } = &self.0.parts;
+        let version = formats.get(&settings.format).ok_or_else(|| RecordError::UnknownFormat {
+            name: settings.format.clone(),
+            known: self.formats().join(", "),
+        })?;
+        let extension = version.manifest.extension.clone();
+        let destination = Destination::new(&disk.roots, settings, config_id, &extension)?;
+        if naming::Names::contradicts(&settings.path_to_file, &extension) {
+            tracing::warn!(
+                path = settings.path_to_file,
+                extension,
+                "the name ends in another format's extension"
+            );
+        }
+        let roots = disk.roots.clone();
+        task::blocking(move || destination.check(&roots)).await
+    }
+
+    /// Fails if there is a recording of which the new one would overwrite files, or the other way round.
+    fn rival(
+        &self,
+        orders: &BTreeMap<u64, Order>,
+        settings: &Settings,
+        destination: &Destination,
+    ) -> Result<(), RecordError> {
+        let rival = orders.values().map(|order| &order.recording).find(|other| {
+            other.destination.meets(destination) && (other.settings.overwrite || settings.overwrite)
+        });
+        match rival {
+            Some(rival) => Err(RecordError::Taken(destination.computed_path.clone(), rival.config_id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a recording, for good when this returns; a running one is stopped, and its files are complete. If it
+    /// can't be removed from the database it goes on.
+    pub async fn remove(&self, config_id: u64) -> Result<Option<Arc<Recording>>, StoreError> {
+        if self.get(config_id).is_none() {
+            return Ok(None);
+        }
+        self.0.parts.store.apply(vec![Change::remove(Table::Recordings, config_id)]).await?;
+        let order = lock(&self.0.orders).remove(&config_id);
+        let Some(order) = order else { return Ok(None) };
         tracing::info!(config_id, stream = order.recording.settings.local_stream_name, "recording removed");
         stop(order.runs).await;
-        Some(order.recording)
+        Ok(Some(order.recording))
     }
 
     /// Stops the run of a recording; the order stays, and starts again (next file) if its stream is still live
     /// and it is keep-alive. Files are complete when this returns.
     pub async fn restart(&self, config_id: u64) -> Option<Arc<Recording>> {
         let (recording, runs) = {
-            let orders = lock(&self.0.orders);
-            let order = orders.get(&config_id)?;
+            let mut orders = lock(&self.0.orders);
+            let order = orders.get_mut(&config_id)?;
+            order.stays = true;
             (order.recording.clone(), order.runs.clone())
         };
         stop(runs).await;
+        if let Some(order) = lock(&self.0.orders).get_mut(&config_id) {
+            order.stays = false;
+        }
         if recording.settings.keep_alive
-            && let Some(stream) = self.0.registry.get(&recording.settings.local_stream_name)
+            && let Some(stream) = self.0.parts.registry.get(&recording.settings.local_stream_name)
         {
             self.start(config_id, &stream);
         }
         Some(recording)
+    }
+
+    /// Has runs of recordings end their file: at the next key frame, or the next frame of video if `any_frame`.
+    /// Returns those that have a file to end.
+    pub fn split(&self, config_ids: &[u64], any_frame: bool) -> Vec<Arc<Recording>> {
+        let recordings = config_ids.iter().filter_map(|&id| self.get(id));
+        let running = recordings.filter(|recording| recording.run().is_some() && !recording.is_paused());
+        running
+            .inspect(|recording| {
+                recording.wishes.send_modify(|wishes| {
+                    wishes.splits += 1;
+                    wishes.any_frame = any_frame;
+                });
+            })
+            .collect()
+    }
+
+    /// Pauses recordings, or has them go on. Returns those that were not paused, or that were.
+    pub fn pause(&self, config_ids: &[u64], paused: bool) -> Vec<Arc<Recording>> {
+        let recordings = config_ids.iter().filter_map(|&id| self.get(id));
+        let changes = |recording: &Arc<Recording>| {
+            recording
+                .wishes
+                .send_if_modified(|wishes| std::mem::replace(&mut wishes.paused, paused) != paused)
+        };
+        let changed: Vec<_> = recordings.filter(changes).collect();
+        for recording in changed.iter().filter(|recording| recording.run().is_none()) {
+            recording.show_waiting();
+        }
+        changed
     }
 
     /// A recording by its id.
@@ -395,13 +380,13 @@ impl Recordings {
     }
 
     /// The folders that are recorded to, and how their disks are.
-    pub fn disks(&self) -> Vec<(PathBuf, guard::View)> {
-        self.0.disk.guards.list()
+    pub fn disks(&self) -> Vec<(PathBuf, crate::output::guard::View)> {
+        self.0.parts.disk.guards.list()
     }
 
     /// Names of the formats that can be recorded, sorted.
     pub fn formats(&self) -> Vec<String> {
-        self.0.formats.list().iter().map(|v| v.manifest.format.clone()).collect()
+        self.0.parts.formats.list().iter().map(|v| v.manifest.format.clone()).collect()
     }
 
     /// Stops all runs and waits until their files are complete, but no longer than `limit`.
@@ -414,6 +399,7 @@ impl Recordings {
     }
 
     fn stream_started(&self, stream: &Arc<LiveStream>) {
+        self.apply_rules(stream);
         let waiting: Vec<u64> = lock(&self.0.orders)
             .values()
             .filter(|o| o.recording.settings.local_stream_name == stream.name)
@@ -424,15 +410,22 @@ impl Recordings {
 
     /// Starts a run, unless the recording has one of that stream or is gone.
     fn start(&self, config_id: u64, stream: &Arc<LiveStream>) {
+        self.start_from(config_id, stream, Duration::ZERO);
+    }
+
+    fn start_from(&self, config_id: u64, stream: &Arc<LiveStream>, pre_roll: Duration) {
         let mut orders = lock(&self.0.orders);
         let Some(order) = orders.get_mut(&config_id) else { return };
         order.runs.retain(|run| !run.done.is_cancelled());
+        if order.held {
+            return;
+        }
         let running = order.runs.iter().any(|run| run.in_stream_id == stream.id);
         // Without keep-alive the one run is all there is, also while it closes its files.
         if running || (!order.recording.settings.keep_alive && !order.runs.is_empty()) {
             return;
         }
-        let mut subscription = stream.subscribe(self.0.config.queue_bytes);
+        let mut subscription = stream.subscribe_from(self.0.config.queue_bytes, pre_roll);
         // A run whose stream is back in time goes on.
         if let Some(run) = order.runs.last_mut().filter(|run| !run.stop.is_cancelled()) {
             subscription = match run.handover.offer(subscription) {
@@ -458,10 +451,21 @@ impl Recordings {
         self.0.runs.spawn(self.clone().run(order.recording.clone(), subscription, handle));
     }
 
+    /// A recording has reached one of its limits: it is no order any more.
+    async fn done(&self, recording: &Recording, reason: &str) {
+        let config_id = recording.config_id;
+        tracing::info!(config_id, stream = recording.settings.local_stream_name, reason, "recording done");
+        if let Err(error) = self.0.parts.store.apply(vec![Change::remove(Table::Recordings, config_id)]).await
+        {
+            tracing::error!(config_id, %error, "a recording that is done will be taken up again by the next start");
+        }
+        lock(&self.0.orders).remove(&config_id);
+    }
+
     async fn run(self, recording: Arc<Recording>, subscription: Subscription, handle: RunHandle) {
         let done = handle.done.clone().drop_guard();
-        let stream_id = self.0.registry.next_id();
-        lock(&recording.state).run = Some(RunInfo {
+        let stream_id = self.0.parts.registry.next_id();
+        recording.begins(RunInfo {
             stream_id,
             in_stream_id: handle.in_stream_id,
             started: SystemTime::now(),
@@ -474,22 +478,32 @@ impl Recordings {
             dropped_samples: 0,
             component: String::new(),
         });
-        recording.set_status(Status::new(Phase::Streaming, stream_id, None));
+        let events = &self.0.parts.events;
+        if let Some(run) = recording.run() {
+            let live = self.0.parts.registry.get(&recording.settings.local_stream_name);
+            report::out_stream_created(events, &recording, &run, live);
+        }
         let run = task::Run {
             recording: recording.clone(),
             stream_id,
-            formats: self.0.formats.clone(),
-            disk: self.0.disk.clone(),
-            repairs: self.0.repairs.clone(),
+            parts: self.0.parts.clone(),
             config: self.0.config,
             stop: handle.stop.clone(),
             handover: handle.handover.clone(),
         };
         // In a task of its own, so that a fault of ours ends this run with a message and nothing else.
         let result = match tokio::spawn(run.record(subscription)).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
+            Ok(result) => result.map_err(|error| {
+                let reason = error.to_string();
+                if !error.was_told() {
+                    let path = &recording.destination.computed_path;
+                    events.send(report::error(&recording, path, &reason, (0, 0, 0), report::Next::Nothing));
+                }
+                reason
+            }),
             Err(error) => Err(format!("internal error: {error}")),
         };
+        let over = result.as_ref().ok().copied().flatten();
         let failed = result.err().inspect(|reason| {
             tracing::error!(
                 config_id = recording.config_id,
@@ -498,22 +512,11 @@ impl Recordings {
                 "recording failed"
             );
         });
-        let newest = {
-            let mut state = lock(&recording.state);
-            let newest = state.run.as_ref().is_some_and(|run| run.stream_id == stream_id);
-            if newest {
-                state.run = None;
-            }
-            newest
-        };
-        if newest {
-            match failed {
-                Some(reason) => recording.set_status(Status::new(Phase::Failed, 0, Some(reason))),
-                None => {
-                    recording.set_status(Status::new(Phase::Disconnected, 0, None));
-                    recording.set_status(Status::new(Phase::WaitingForStream, 0, None));
-                }
-            }
+        if let Some(run) = recording.ends(stream_id, failed) {
+            report::out_stream_closed(events, &recording, &run);
+        }
+        if let Some(reason) = over {
+            self.done(&recording, reason).await;
         }
         if !recording.settings.keep_alive {
             lock(&self.0.orders).remove(&recording.config_id);
@@ -521,11 +524,15 @@ impl Recordings {
         // A run that failed may leave a stream behind that came meanwhile.
         let left = handle.handover.close();
         drop(done);
-        if !left.is_empty()
-            && !handle.stop.is_cancelled()
-            && let Some(order) = lock(&self.0.orders).get_mut(&recording.config_id)
-        {
+        let mut orders = lock(&self.0.orders);
+        let Some(order) = orders.get_mut(&recording.config_id) else { return };
+        if !handle.stop.is_cancelled() {
             left.into_iter().for_each(|subscription| self.begin(order, subscription));
+        }
+        // Its rule makes another when the stream comes again.
+        let idle = order.runs.iter().all(|run| run.done.is_cancelled());
+        if recording.rule_id.is_some() && idle && !order.stays {
+            orders.remove(&recording.config_id);
         }
     }
 }

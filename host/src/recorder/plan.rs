@@ -22,13 +22,24 @@
 //! takes one audio frame, and at most [`GATHER`]. The segment before gets to know in the same way exactly where
 //! its tracks end.
 
+mod held;
+mod notes;
+
+pub use notes::{GapReason, GapRecord, Note};
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::timeline::{MAX_STEP_MS, Placed, Timeline, Timestamps};
+use held::{Gather, Held, beginning, extend, length, span};
+use jiff::tz::TimeZone;
+
+use super::{
+    settings::Align,
+    timeline::{MAX_STEP_MS, Placed, Timeline, Timestamps},
+};
 use crate::{
     media::{Kind, Sample, Track},
     registry::{Gap, Item, Tracks},
@@ -53,6 +64,12 @@ const MAX_SHORT: u32 = 8;
 pub struct Policy {
     /// Length after which a segment ends; `None`: never.
     pub chunk_ms: Option<i64>,
+    /// Bytes after which a segment ends; `None`: never.
+    pub chunk_bytes: Option<u64>,
+    /// Moments of local time at which segments end.
+    pub align: Option<Align>,
+    /// Run time after which the run is over; `None`: never.
+    pub max_ms: Option<i64>,
     /// Segments start on key frames only.
     pub wait_for_key: bool,
     /// Audio tracks are recorded.
@@ -64,6 +81,23 @@ pub struct Policy {
     /// A segment that is shorter, by its media, may be cut by new codec configurations and leaps of the clock only
     /// some times in a row.
     pub min_segment: Duration,
+}
+
+impl Default for Policy {
+    /// One segment from key frame to the end.
+    fn default() -> Self {
+        Self {
+            chunk_ms: None,
+            chunk_bytes: None,
+            align: None,
+            max_ms: None,
+            wait_for_key: true,
+            audio: true,
+            track_timeout: Duration::from_secs(2),
+            timestamps: Timestamps::Repair,
+            min_segment: Duration::from_secs(1),
+        }
+    }
 }
 
 impl Policy {
@@ -86,112 +120,6 @@ pub enum Step {
     Close { reason: &'static str, ends: Vec<(u32, i64)> },
     /// Something to report.
     Note(Note),
-}
-
-/// What an operator should know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// Samples were dropped because the recording was too slow.
-    Gap(Gap),
-    /// Samples were lost with a segment that failed, and up to the start of the next.
-    Lost(Gap),
-    /// Samples were lost while nothing could be written.
-    Halted(Gap),
-    /// Samples before a key frame were left out.
-    Skipped(Gap),
-    /// Samples of codec configurations that changed too fast were left out.
-    Flapping(Gap),
-    /// Nothing came; the wall clock says so too. `track`: it alone was silent, and the segment goes on.
-    Paused { track: Option<u32>, from_ms: i64, to_ms: i64 },
-    /// The publisher's clock leapt by so many milliseconds; in run time it is a step from here to there.
-    ClockStep { track: u32, step_ms: i64, from_ms: i64, to_ms: i64 },
-    /// The publisher's clock started again after a power of two; that was undone.
-    ClockWrap { track: u32, by_ms: i64 },
-    /// A track's clock was so far from that of the others that it was put beside them.
-    Aligned { track: u32, apart_ms: i64 },
-    /// The stream ended and came back.
-    Reconnected { from_ms: i64, to_ms: i64 },
-    /// A segment starts without a key frame, since none came for so many milliseconds.
-    NoKeyFrame { waited_ms: i64 },
-}
-
-/// A stretch of a run that was lost, or that a moved time line jumps over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GapRecord {
-    pub reason: GapReason,
-    /// In run time: the last sample before, or the first that was lost…
-    pub from_ms: i64,
-    /// … and the first after, or the last that was lost.
-    pub to_ms: i64,
-    /// Lost; 0 where time was moved and nothing lost.
-    pub samples: u64,
-    pub bytes: u64,
-}
-
-/// Why there is a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// The recording was too slow for the stream.
-    Slow,
-    FailedSegment,
-    /// The publisher's clock stepped back.
-    ClockBack,
-    /// The publisher's clock leapt ahead.
-    ClockForward,
-    /// The publisher sent nothing.
-    Paused,
-    /// The stream was away.
-    Reconnect,
-    /// Codec configurations changed too fast.
-    Flapping,
-    BeforeKeyFrame,
-    /// The disk had no room, or failed.
-    Disk,
-}
-
-impl GapReason {
-    /// The word for it in logs and manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            GapReason::Slow => "slow",
-            GapReason::FailedSegment => "failed-segment",
-            GapReason::ClockBack => "clock-back",
-            GapReason::ClockForward => "clock-forward",
-            GapReason::Paused => "paused",
-            GapReason::Reconnect => "reconnect",
-            GapReason::Flapping => "flapping",
-            GapReason::BeforeKeyFrame => "before-key-frame",
-            GapReason::Disk => "disk",
-        }
-    }
-}
-
-impl Note {
-    /// The stretch that was lost or moved; `None` for what costs nothing.
-    pub fn gap(&self) -> Option<GapRecord> {
-        let lost = |reason, gap: &Gap| GapRecord {
-            reason,
-            from_ms: gap.from_dts_ms,
-            to_ms: gap.to_dts_ms,
-            samples: gap.samples,
-            bytes: gap.bytes,
-        };
-        let moved = |reason, &from_ms, &to_ms| GapRecord { reason, from_ms, to_ms, samples: 0, bytes: 0 };
-        match self {
-            Note::Gap(gap) => Some(lost(GapReason::Slow, gap)),
-            Note::Lost(gap) => Some(lost(GapReason::FailedSegment, gap)),
-            Note::Halted(gap) => Some(lost(GapReason::Disk, gap)),
-            Note::Skipped(gap) => Some(lost(GapReason::BeforeKeyFrame, gap)),
-            Note::Flapping(gap) => Some(lost(GapReason::Flapping, gap)),
-            Note::Paused { from_ms, to_ms, .. } => Some(moved(GapReason::Paused, from_ms, to_ms)),
-            Note::ClockStep { step_ms, from_ms, to_ms, .. } => {
-                let reason = if *step_ms < 0 { GapReason::ClockBack } else { GapReason::ClockForward };
-                Some(moved(reason, from_ms, to_ms))
-            }
-            Note::Reconnected { from_ms, to_ms } => Some(moved(GapReason::Reconnect, from_ms, to_ms)),
-            Note::ClockWrap { .. } | Note::Aligned { .. } | Note::NoKeyFrame { .. } => None,
-        }
-    }
 }
 
 /// Now, by both clocks.
@@ -237,6 +165,25 @@ pub struct Plan {
     resuming: bool,
     /// Since when, in run time, if a frame could have begun it but for being none to begin with.
     resuming_since_ms: Option<i64>,
+    /// An operator wants the segment to end, at any frame if `true`.
+    split: Option<bool>,
+    intermission: Intermission,
+    /// What was left out in it so far, and since when in wire time a key frame is waited for.
+    left_out: Gap,
+    intermission_since_ms: Option<i64>,
+    /// Wire time that was taken out of the run.
+    removed_ms: i64,
+    /// Of the track that leads: the last DTS, that taken out, and its distance from the one before.
+    lead_last: Option<(i64, i64)>,
+    /// Length of what the run got from before it began.
+    backlog_ms: i64,
+    zone: TimeZone,
+    /// Wall clock when the last item came.
+    clock_us: i64,
+    /// Run time at which the first segment began.
+    first_ms: Option<i64>,
+    /// The run has all that it may have.
+    over: bool,
     /// Nothing can be written.
     halted: bool,
     /// What is in `lost` was lost for that, at least the last of it.
@@ -250,9 +197,25 @@ pub struct Plan {
     steps: VecDeque<Step>,
 }
 
+/// Whether an operator has the recording paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intermission {
+    Off,
+    On,
+    /// Until the next key frame.
+    Ending,
+}
+
 /// The segment that is being written.
 #[derive(Debug)]
 struct Open {
+    number: u64,
+    /// As far as known: what was given to it, or what it made of that.
+    bytes: u64,
+    /// Wall clock at which it ends.
+    until_us: Option<i64>,
+    /// Since when, in run time, it should end for another reason than its length.
+    asked_ms: Option<i64>,
     tracks: Vec<Track>,
     origin_ms: i64,
     /// DTS of the sample that it was cut at.
@@ -280,21 +243,6 @@ struct Due {
     shut: bool,
 }
 
-/// Samples that wait for the next segment, in run time.
-#[derive(Debug, Default)]
-struct Held {
-    samples: Vec<Sample>,
-    bytes: usize,
-}
-
-/// Samples of the segment to come, in run time.
-#[derive(Debug)]
-struct Gather {
-    since: Instant,
-    samples: Vec<Sample>,
-    bytes: usize,
-}
-
 impl Plan {
     /// For a run that begins with the stream, or joins it.
     pub fn new(policy: Policy, joined: bool) -> Self {
@@ -319,6 +267,17 @@ impl Plan {
             need_key: None,
             resuming: false,
             resuming_since_ms: None,
+            split: None,
+            intermission: Intermission::Off,
+            left_out: Gap::default(),
+            intermission_since_ms: None,
+            removed_ms: 0,
+            lead_last: None,
+            backlog_ms: 0,
+            zone: TimeZone::system(),
+            clock_us: 0,
+            first_ms: None,
+            over: false,
             halted: false,
             was_halted: false,
             skipped: Gap::default(),
@@ -331,18 +290,19 @@ impl Plan {
 
     /// Takes the next item. Take all steps before the next one.
     pub fn push(&mut self, item: Item, now: Now) {
+        self.clock_us = now.epoch_us;
         match item {
             Item::Tracks(tracks) => self.tracks_changed(&tracks, now),
             Item::Gap(mut gap) => {
                 if let Some(line) = &self.line {
-                    gap.from_dts_ms = line.run_ms(gap.from_dts_ms);
-                    gap.to_dts_ms = line.run_ms(gap.to_dts_ms);
+                    gap.from_dts_ms = line.run_ms(gap.from_dts_ms - self.removed_ms);
+                    gap.to_dts_ms = line.run_ms(gap.to_dts_ms - self.removed_ms);
                 }
                 self.steps.push_back(Step::Note(Note::Gap(gap)));
                 self.broken = self.tracks.known.iter().map(|t| t.id).collect();
             }
-            Item::Sample(sample) => {
-                if self.track(sample.track).is_none() {
+            Item::Sample(mut sample) => {
+                if self.over || self.track(sample.track).is_none() || !self.passes(&mut sample, now) {
                     return;
                 }
                 if self.line.is_some() {
@@ -354,6 +314,46 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// Says that the first samples come from memory, and are of so many milliseconds. Before the first item.
+    pub fn has_backlog(&mut self, ms: u64) {
+        self.backlog_ms = i64::try_from(ms).unwrap_or(0);
+    }
+
+    /// The segment of that number has so many bytes.
+    pub fn has_grown(&mut self, number: u64, bytes: u64) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.number == number) {
+            open.bytes = open.bytes.max(bytes);
+        }
+    }
+
+    /// Ends the open segment at the next key frame, or at the next frame of video if `any_frame`.
+    pub fn split(&mut self, any_frame: bool) {
+        if self.open.is_some() && self.gather.is_none() {
+            self.split = Some(any_frame);
+        }
+    }
+
+    /// Leaves out all that comes from here on. Where it goes on, run time goes on as well.
+    pub fn pause(&mut self) {
+        if self.intermission == Intermission::Off {
+            self.gathered();
+        }
+        self.intermission = Intermission::On;
+    }
+
+    /// Goes on with the next key frame.
+    pub fn unpause(&mut self) {
+        if self.intermission == Intermission::On {
+            self.intermission = Intermission::Ending;
+            self.intermission_since_ms = None;
+        }
+    }
+
+    /// Whether the run has all that it may have: end it.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// The next step.
@@ -471,6 +471,11 @@ impl Plan {
         self.gathered();
         self.need_key = None;
         self.report_left_out();
+        if self.left_out.samples > 0 {
+            let left_out = std::mem::take(&mut self.left_out);
+            self.steps.push_back(Step::Note(Note::Intermission { left_out, away_ms: 0 }));
+        }
+        (self.removed_ms, self.lead_last) = (0, None);
         let mut end_ms = self.line.as_ref().and_then(Timeline::latest_ms);
         if let Some(open) = self.open.take() {
             let ends = self.ends(&open, &[]);
@@ -546,6 +551,49 @@ impl Plan {
         }
     }
 
+    /// Whether a sample, as it came, is not left out by an intermission; it gets its time without them.
+    fn passes(&mut self, sample: &mut Sample, now: Now) -> bool {
+        let leads = self.video().is_none_or(|video| video == sample.track);
+        let before_ms = sample.dts_ms - self.removed_ms;
+        if self.intermission == Intermission::Ending && leads {
+            let waited_ms = sample.dts_ms - *self.intermission_since_ms.get_or_insert(sample.dts_ms);
+            if sample.key || !self.policy.wait_for_key || waited_ms >= self.policy.key_wait_ms() {
+                self.intermission = Intermission::Off;
+                self.intermission_over(before_ms, now);
+            }
+        }
+        if self.intermission != Intermission::Off {
+            let run_ms = self.line.as_ref().map_or(0, |line| line.run_ms(before_ms));
+            extend(&mut self.left_out, &Sample { dts_ms: run_ms, ..sample.clone() });
+            return false;
+        }
+        sample.dts_ms -= self.removed_ms;
+        sample.pts_ms -= self.removed_ms;
+        if leads {
+            let step = self.lead_last.map_or(0, |(last, _)| sample.dts_ms - last);
+            self.lead_last = Some((sample.dts_ms, step.clamp(0, MAX_STEP_MS)));
+        }
+        true
+    }
+
+    /// A sample goes on where the last one before an intermission was.
+    fn intermission_over(&mut self, before_ms: i64, now: Now) {
+        let (Some((last_ms, step_ms)), Some(line)) = (self.lead_last, &self.line) else {
+            // Nothing was recorded before it.
+            self.joined = true;
+            self.left_out = Gap::default();
+            return;
+        };
+        let next_ms = last_ms + step_ms;
+        let away_ms = before_ms - next_ms;
+        self.removed_ms += away_ms;
+        let (from_ms, to_ms) = (line.run_ms(last_ms), line.run_ms(next_ms));
+        let left_out = Gap { from_dts_ms: from_ms, to_dts_ms: to_ms, ..std::mem::take(&mut self.left_out) };
+        self.steps.push_back(Step::Note(Note::Intermission { left_out, away_ms }));
+        self.anchor(to_ms, now);
+        self.broken = self.tracks.known.iter().map(|track| track.id).collect();
+    }
+
     /// Starts the run if enough is known, or in any case.
     fn start(&mut self, now: Now, force: bool) {
         let Some(since) = self.since else { return };
@@ -591,7 +639,8 @@ impl Plan {
         self.line = Some(line);
         self.leapt_to_ms = start_ms;
         let ahead_ms = samples.iter().map(|s| s.dts_ms - zero).filter(|ms| *ms <= 2 * MAX_STEP_MS).max();
-        self.anchor(start_ms + ahead_ms.unwrap_or(0), now);
+        let behind_ms = std::mem::take(&mut self.backlog_ms);
+        self.anchor(start_ms + ahead_ms.unwrap_or(0).max(behind_ms), now);
         for sample in samples {
             self.place(sample, now);
         }
@@ -617,6 +666,11 @@ impl Plan {
         let line = self.line.as_mut().expect("the run has started");
         let placed = line.place(&mut sample, now.instant, policy, broken.is_some());
         self.placed(placed, &sample, policy, broken.is_some(), now);
+        let is_over = |max_ms| self.first_ms.is_some_and(|first_ms| sample.dts_ms - first_ms >= max_ms);
+        if self.policy.max_ms.is_some_and(is_over) {
+            self.over = true;
+            return;
+        }
         if !self.has_key(&sample) {
             extend(&mut self.skipped, &sample);
             return;
@@ -703,10 +757,18 @@ impl Plan {
         let is_video = self.video() == Some(sample.track);
         let Some(open) = &mut self.open else { return };
         let length_ms = sample.dts_ms - open.leaps_ms - open.start_ms;
-        let full = self.policy.chunk_ms.is_some_and(|chunk| length_ms >= chunk);
+        let long = self.policy.chunk_ms.is_some_and(|chunk| length_ms >= chunk);
+        let asked = self.policy.chunk_bytes.is_some_and(|chunk| open.bytes >= chunk)
+            || open.until_us.is_some_and(|until| now.epoch_us >= until)
+            || self.split.is_some();
+        let asked_ms = asked.then(|| sample.dts_ms - *open.asked_ms.get_or_insert(sample.dts_ms));
+        let full = long || asked;
+        let key = key || self.split == Some(true);
         let waited_ms =
             open.due.as_mut().map(|due| sample.dts_ms - *due.since_ms.get_or_insert(sample.dts_ms));
-        let overdue = (full && length_ms >= key_wait_ms) || waited_ms.is_some_and(|ms| ms >= key_wait_ms);
+        let overdue = (long && length_ms >= key_wait_ms)
+            || asked_ms.is_some_and(|ms| ms >= key_wait_ms)
+            || waited_ms.is_some_and(|ms| ms >= key_wait_ms);
         // From before the leap that another track has made: not the beginning of what is behind it.
         let before = open.leaps_ms > 0 && sample.dts_ms < self.leapt_to_ms - MAX_STEP_MS;
         if !before && lead && ((key && (full || waited_ms.is_some())) || overdue) {
@@ -873,7 +935,13 @@ impl Plan {
             tracks: tracks.clone(),
         });
         self.next_number += 1;
+        self.first_ms.get_or_insert(start_ms);
+        self.split = None;
         self.open = Some(Open {
+            number: self.next_number - 1,
+            bytes: 0,
+            until_us: self.policy.align.map(|align| align.after(self.clock_us, &self.zone)),
+            asked_ms: None,
             tracks,
             origin_ms,
             start_ms,
@@ -893,8 +961,11 @@ impl Plan {
         // What follows a hole says nothing of how long a sample lasts.
         let distance = if sample.discontinuity { distance } else { sample.dts_ms - before };
         self.last.insert(sample.track, (sample.dts_ms, distance));
-        if let Some(open) = self.open.as_mut().filter(|open| !open.written.contains(&sample.track)) {
-            open.written.push(sample.track);
+        if let Some(open) = &mut self.open {
+            open.bytes += sample.data.len() as u64;
+            if !open.written.contains(&sample.track) {
+                open.written.push(sample.track);
+            }
         }
         self.steps.push_back(Step::Sample(sample));
     }
@@ -928,66 +999,6 @@ impl Plan {
             }
         }
     }
-}
-
-impl Held {
-    fn push(&mut self, sample: Sample) {
-        self.bytes += sample.data.len();
-        self.samples.push(sample);
-    }
-
-    fn take(&mut self) -> Vec<Sample> {
-        std::mem::take(self).samples
-    }
-}
-
-impl Gather {
-    fn new(since: Instant) -> Self {
-        Self { since, samples: Vec::new(), bytes: 0 }
-    }
-
-    fn push(&mut self, sample: Sample) {
-        self.bytes += sample.data.len();
-        self.samples.push(sample);
-    }
-}
-
-/// Adds a sample, in run time, to a gap.
-fn extend(gap: &mut Gap, sample: &Sample) {
-    if gap.samples == 0 {
-        (gap.from_dts_ms, gap.to_dts_ms) = (sample.dts_ms, sample.dts_ms);
-    }
-    gap.samples += 1;
-    gap.bytes += sample.data.len() as u64;
-    gap.from_dts_ms = gap.from_dts_ms.min(sample.dts_ms);
-    gap.to_dts_ms = gap.to_dts_ms.max(sample.dts_ms);
-}
-
-/// Earliest time of the tracks that begin together with the first sample.
-fn beginning(samples: &[Sample]) -> Option<i64> {
-    let first_ms = samples.first()?.dts_ms;
-    let mut shown = Vec::new();
-    let firsts = samples.iter().filter(|s| {
-        !shown.contains(&s.track) && {
-            shown.push(s.track);
-            true
-        }
-    });
-    firsts.map(|s| s.dts_ms).filter(|ms| (ms - first_ms).abs() <= MAX_STEP_MS).min()
-}
-
-/// Length of a track on the wire, without leaps of its clock.
-fn length(samples: &[Sample], track: u32) -> Duration {
-    let dts = || samples.iter().filter(|s| s.track == track).map(|s| s.dts_ms);
-    let steps = dts().zip(dts().skip(1)).map(|(before, after)| after - before);
-    let ms: i64 = steps.filter(|step| (0..=MAX_STEP_MS).contains(step)).sum();
-    Duration::from_millis(ms.unsigned_abs())
-}
-
-/// First and last DTS; 0 for none.
-fn span(samples: &[Sample]) -> (i64, i64) {
-    let dts = || samples.iter().map(|s| s.dts_ms);
-    (dts().min().unwrap_or(0), dts().max().unwrap_or(0))
 }
 
 #[cfg(test)]

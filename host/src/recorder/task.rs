@@ -6,22 +6,23 @@ use std::{
 };
 
 use rustix::io::Errno;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, RecordError, Recording,
+    Config, Parts, RecordError, Recording,
     handover::Handover,
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
     plan::{GapReason, GapRecord, Note, Now, Plan, Policy, Step},
+    recording::Wishes,
+    report::{self, Untold},
 };
 use crate::{
-    format::{Begin, End, Failed, FormatError, Formats, HEAD_ALIGN, Writer},
+    format::{Begin, End, Failed, FormatError, HEAD_ALIGN, Writer},
     media::{Kind, Sample, Track},
-    output::{Disk, PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder},
+    output::{PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder},
     registry::{BatchLimits, Subscription},
-    repair::Repairs,
 };
 
 /// Samples and bytes of one batch.
@@ -47,9 +48,18 @@ pub(super) enum RunError {
     Strikes(SegmentError),
 }
 
+impl RunError {
+    /// Whether events have told of it.
+    pub(super) fn was_told(&self) -> bool {
+        matches!(self, RunError::Strikes(_))
+    }
+}
+
 /// Why a segment failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SegmentError {
+    #[error(transparent)]
+    Place(#[from] RecordError),
     #[error(transparent)]
     Path(#[from] PathError),
     #[error(transparent)]
@@ -62,9 +72,7 @@ pub(super) enum SegmentError {
 pub(super) struct Run {
     pub(super) recording: Arc<Recording>,
     pub(super) stream_id: u64,
-    pub(super) formats: Formats,
-    pub(super) disk: Disk,
-    pub(super) repairs: Repairs,
+    pub(super) parts: Parts,
     pub(super) config: Config,
     pub(super) stop: CancellationToken,
     pub(super) handover: Arc<Handover>,
@@ -87,12 +95,21 @@ struct Running {
     notes: NoteRate,
     /// What the next manifest has to list.
     gaps: Gaps,
+    /// What events have not told.
+    untold: Untold,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
     /// Of the folder.
     guard: Guard,
     /// Nothing is written, since the guard says so.
     halted: bool,
+    wishes: watch::Receiver<Wishes>,
+    /// What the plan was told of them.
+    heeded: Wishes,
+    /// Bytes of the files that were closed.
+    closed_bytes: u64,
+    /// Why the recording is done, if it is.
+    done: Option<&'static str>,
 }
 
 /// The segment that is being written.
@@ -102,28 +119,43 @@ struct Current {
     samples: u64,
     last_ms: i64,
     tally: Tally,
+    /// How long it was paused by an operator.
+    away_ms: i64,
     /// When the log last said how far it is.
     said: Instant,
 }
 
 impl Run {
-    /// Records until the stream ends or the run is stopped. Files are complete when it returns.
-    pub(super) async fn record(self, subscription: Subscription) -> Result<(), RunError> {
+    /// Where a file goes that begins then.
+    async fn target(&self, epoch_us: i64, number: u64) -> Result<Target, RecordError> {
+        let (roots, recording) = (self.parts.disk.roots.clone(), self.recording.clone());
+        blocking(move || recording.destination.target(&roots, epoch_us, number)).await
+    }
+
+    /// Records until the stream ends or the run is stopped. Files are complete when it returns. Returns why the
+    /// recording is done, if it has reached one of its limits.
+    pub(super) async fn record(self, subscription: Subscription) -> Result<Option<&'static str>, RunError> {
         let settings = &self.recording.settings;
-        let (roots, path) = (self.disk.roots.clone(), settings.path_to_file.clone());
-        let target = blocking(move || roots.find(&path)).await.map_err(RecordError::Path)?;
+        let target = self.target(now().epoch_us, 0).await?;
         let policy = Policy {
             chunk_ms: (settings.chunk_length > 0).then(|| i64::from(settings.chunk_length) * 1000),
+            chunk_bytes: (settings.chunk_size > 0).then_some(settings.chunk_size),
+            align: settings.chunk_align,
+            max_ms: i64::try_from(settings.max_duration)
+                .ok()
+                .filter(|s| *s > 0)
+                .map(|s| s.saturating_mul(1000)),
             wait_for_key: settings.wait_for_idr,
             audio: settings.has_audio,
             track_timeout: self.config.track_timeout,
             timestamps: self.config.timestamps,
             min_segment: self.config.min_segment,
         };
-        let plan = Plan::new(policy, subscription.joined());
+        let mut plan = Plan::new(policy, subscription.joined());
+        plan.has_backlog(subscription.backlog_ms());
         let Folder { id, path, dir } = &*target.folder;
         let guard =
-            self.disk.guards.get(*id, path, dir).map_err(|_| {
+            self.parts.disk.guards.get(*id, path, dir).map_err(|_| {
                 RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN })
             })?;
         let limits = BatchLimits {
@@ -133,6 +165,9 @@ impl Run {
             wait: self.config.flush_interval / 2,
         };
         let stop = self.stop.clone();
+        let wishes = self.recording.wishes.subscribe();
+        // Splits that were asked for before are not for this run.
+        let heeded = Wishes { paused: false, ..*wishes.borrow() };
         let mut running = Running {
             run: self,
             target,
@@ -142,6 +177,7 @@ impl Run {
             closing: JoinSet::new(),
             notes: NoteRate::default(),
             gaps: Gaps::default(),
+            untold: Untold::default(),
             segment: None,
             tracks: Vec::new(),
             last_name: None,
@@ -149,10 +185,14 @@ impl Run {
             strikes: 0,
             guard,
             halted: false,
+            wishes,
+            heeded,
+            closed_bytes: 0,
+            done: None,
         };
         let result = running.drive(subscription, limits, &stop).await;
         running.closed().await;
-        result
+        result.map(|()| running.done)
     }
 }
 
@@ -166,6 +206,9 @@ impl Running {
     ) -> Result<(), RunError> {
         loop {
             self.stream(subscription, limits, stop).await?;
+            if self.done.is_some() {
+                return Ok(());
+            }
             let Some(next) = self.next_stream(stop).await else { return Ok(()) };
             self.plan.resume(next.joined());
             subscription = next;
@@ -187,7 +230,12 @@ impl Running {
         if next.is_none() {
             tokio::select! {
                 came = handover.next(deadline) => next = Some(came?),
-                () = all(closing) => away = recording.away(*stream_id),
+                () = all(closing) => {
+                    away = recording.away(*stream_id);
+                    if let Some(run) = &away {
+                        report::out_stream_closed(&self.run.parts.events, recording, run);
+                    }
+                }
                 () = stop.cancelled() => next = Some(handover.take()?),
             }
         }
@@ -206,7 +254,10 @@ impl Running {
         );
         match away {
             Some(run) => {
-                recording.back(super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run })
+                let run = super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run };
+                let live = Some(next.stream().clone());
+                report::out_stream_created(&self.run.parts.events, recording, &run, live);
+                recording.back(run);
             }
             None => recording.update_run(*stream_id, |run| run.in_stream_id = in_stream_id),
         }
@@ -221,7 +272,10 @@ impl Running {
         stop: &CancellationToken,
     ) -> Result<(), RunError> {
         let mut items = Vec::new();
+        // A pause from before.
+        self.heed_wishes().await?;
         let reason = loop {
+            let mut wished = false;
             let end = tokio::select! {
                 more = subscription.recv(limits, &mut items) => (!more).then_some("stream-ended"),
                 () = stop.cancelled() => {
@@ -229,9 +283,24 @@ impl Running {
                     subscription.drain(&mut items);
                     Some("stopped")
                 }
+                Ok(()) = self.wishes.changed() => {
+                    // They are about what comes after this.
+                    subscription.drain(&mut items);
+                    wished = true;
+                    None
+                }
             };
             self.take(&mut items).await?;
-            if let Some(reason) = end {
+            if wished {
+                self.heed_wishes().await?;
+            }
+            let max_size = self.run.recording.settings.max_size;
+            if self.plan.is_over() {
+                self.done = Some("max-duration");
+            } else if max_size > 0 && self.bytes() >= max_size {
+                self.done = Some("max-size");
+            }
+            if let Some(reason) = self.done.or(end) {
                 break reason;
             }
         };
@@ -250,6 +319,29 @@ impl Running {
             Ok(()) => Ok(()),
             Err(error) => self.failed(error).await,
         }
+    }
+
+    /// Bytes of all files of the run.
+    fn bytes(&self) -> u64 {
+        self.closed_bytes + self.segment.as_ref().map_or(0, |current| current.writer.bytes())
+    }
+
+    /// Does what an operator asked for.
+    async fn heed_wishes(&mut self) -> Result<(), RunError> {
+        let wishes = *self.wishes.borrow_and_update();
+        let before = std::mem::replace(&mut self.heeded, wishes);
+        if wishes.splits != before.splits {
+            self.plan.split(wishes.any_frame);
+        }
+        if wishes.paused != before.paused {
+            if wishes.paused {
+                self.plan.pause();
+            } else {
+                self.plan.unpause();
+            }
+            self.run.recording.show_pause(self.run.stream_id);
+        }
+        self.steps().await
     }
 
     /// Ends the segment when the disk can't take more, and lets the next begin when it can.
@@ -273,7 +365,8 @@ impl Running {
     /// Tells the guard of an error, if it is the disk's.
     fn is_trouble(&self, error: &SegmentError) -> bool {
         let errno = match error {
-            SegmentError::Path(PathError::Folder { errno, .. }) => Some(*errno),
+            SegmentError::Path(PathError::Folder { errno, .. })
+            | SegmentError::Place(RecordError::Path(PathError::Folder { errno, .. })) => Some(*errno),
             SegmentError::Format(error) => error.disk_error().map(|error| error.errno),
             _ => None,
         };
@@ -283,6 +376,9 @@ impl Running {
     /// Waits until all segments are complete.
     async fn closed(&mut self) {
         all(&mut self.closing).await;
+        if let Some(event) = report::gaps_left(&self.run.recording, &mut self.untold) {
+            self.run.parts.events.send(event);
+        }
     }
 
     /// Does what the plan says.
@@ -341,19 +437,21 @@ impl Running {
         tracks: Vec<Track>,
     ) -> Result<(), SegmentError> {
         let settings = &self.run.recording.settings;
-        self.run.formats.refresh().await;
-        let version = self.run.formats.get(&settings.format);
+        self.run.parts.formats.refresh().await;
+        let version = self.run.parts.formats.get(&settings.format);
         let version = version.ok_or_else(|| SegmentError::Gone(settings.format.clone()))?;
-        let chunked = settings.chunk_length > 0;
-        let names = Names::new(&self.target.name, &version.manifest.extension, chunked);
-        let (disk, folder) = (&self.run.disk, &self.target.folder);
         // Once: what the recording itself wrote in an earlier run is not for overwriting.
         let replaced = &self.run.recording.replaced;
-        let segment = match &self.last_name {
-            None => {
-                let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
-                Segment::claim(disk, folder, names.first(), replace).await?
-            }
+        let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
+        let by_file = self.run.recording.destination.is_by_file();
+        if by_file {
+            self.target = self.run.target(epoch_us, number).await?;
+        }
+        let names =
+            Names::new(&self.target.name, &version.manifest.extension, settings.is_chunked() && !by_file);
+        let (disk, folder) = (&self.run.parts.disk, &self.target.folder);
+        let segment = match self.last_name.as_ref().filter(|_| !by_file) {
+            None => Segment::claim(disk, folder, names.first(), replace).await?,
             Some(last) => Segment::claim(disk, folder, names.after(last), false).await?,
         };
         let name = segment.name().to_owned();
@@ -386,12 +484,15 @@ impl Running {
             run.segments += 1;
             run.component = writer.version().label();
         });
+        let event = report::created(&self.run.recording, &writer.path(), epoch_us, number);
+        self.run.parts.events.send(event);
         self.segment = Some(Current {
             writer,
             origin_ms,
             samples: 0,
             last_ms: origin_ms,
             tally: Tally::new(&tracks),
+            away_ms: 0,
             said: Instant::now(),
         });
         self.tracks = tracks;
@@ -409,6 +510,7 @@ impl Running {
             return Ok(());
         }
         current.writer.write(&self.batch).await?;
+        self.plan.has_grown(current.writer.start().segment, current.writer.bytes());
         current.samples += self.batch.len() as u64;
         self.batch.iter().for_each(|sample| current.tally.add(sample));
         current.last_ms = self.batch.iter().map(|s| s.dts_ms).fold(current.last_ms, i64::max);
@@ -446,27 +548,42 @@ impl Running {
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
         let Some(current) = self.segment.take() else { return Ok(()) };
-        let Current { writer, origin_ms, samples, tally, .. } = current;
+        let Current { writer, origin_ms, samples, tally, away_ms, .. } = current;
         let version = writer.version().clone();
         let manifest =
             self.run.recording.settings.manifest.then(|| Manifest::begin(&version, writer.start()));
         let end_ms = ends.iter().map(|&(_, dts)| dts).max().unwrap_or(origin_ms);
         let begun = Instant::now();
-        let epoch_us = writer.start().epoch_us;
+        let (epoch_us, index) = (writer.start().epoch_us, writer.start().segment);
+        let file = writer.path().display().to_string();
+        let media_bytes = tally.bytes();
         let closing = writer.finish(End { reason, tracks: ends }).await;
         let closing = closing.map_err(|failed| failed.with_given(samples))?;
+        self.closed_bytes += closing.bytes();
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
         let tracks = codecs(&self.tracks);
-        let (repairs, folder, guard) =
-            (self.run.repairs.clone(), self.target.folder.clone(), self.guard.clone());
+        let parts = self.run.parts.clone();
+        let (folder, guard) = (self.target.folder.clone(), self.guard.clone());
         let gaps = std::mem::take(&mut self.gaps);
-        let manifest = manifest.map(|begun| Manifest {
-            reason: reason.into(),
-            end: Moment::new(epoch_us + (end_ms - origin_ms) * 1000, end_ms),
-            tracks: tally.into_tracks(),
+        let chunk = report::Chunk {
+            file,
+            index,
+            epoch_us,
+            end_us: epoch_us.saturating_add((end_ms - origin_ms + away_ms).saturating_mul(1000)),
+            duration_ms: end_ms - origin_ms,
+            tally,
+            reason,
             gaps: gaps.listed,
             more_gaps: gaps.more,
+            component: version.label(),
+        };
+        let manifest = manifest.map(|begun| Manifest {
+            reason: reason.into(),
+            end: Moment::new(chunk.end_us, end_ms),
+            tracks: chunk.tally.tracks().to_vec(),
+            gaps: chunk.gaps.clone(),
+            more_gaps: chunk.more_gaps,
             ..begun
         });
         while self.closing.len() >= MAX_CLOSING {
@@ -482,14 +599,32 @@ impl Running {
                 }
                 None => Ok(closing),
             };
-            let finished = match async { closing?.complete().await }.await {
-                Ok(finished) => finished,
+            // It is announced before its journal goes, so that a crash in between does not keep it from being.
+            let announced = async {
+                let closing = closing?;
+                let event = chunk.closed(&recording, closing.bytes());
+                let closed = closing.close(report::summary(&event)).await?;
+                let file = closed.file().path.clone();
+                if parts.events.commit(event).await {
+                    return closed.clear_up().await.map(Some);
+                }
+                tracing::error!(file = %file.display(), "its end can't be announced; the next start does it");
+                Ok(None)
+            };
+            let finished = match announced.await {
+                Ok(Some(finished)) => finished,
+                Ok(None) => return,
                 Err(Failed { error, orphan }) => {
                     if let Some(disk) = error.disk_error() {
                         guard.heed(disk.errno);
                     }
                     tracing::error!(config_id = recording.config_id, stream, %error, "segment not closed");
-                    return repairs.given_up(folder, orphan.with_given(samples)).await;
+                    let given = (samples, media_bytes, chunk.duration_ms);
+                    let path = orphan.path();
+                    let event =
+                        report::error(&recording, &path, &error.to_string(), given, report::Next::Repair);
+                    parts.events.send(event);
+                    return parts.repairs.given_up(folder, orphan.with_given(samples)).await;
                 }
             };
             tracing::debug!(file = %finished.file.path.display(), properties = ?finished.properties, "summary");
@@ -516,16 +651,19 @@ impl Running {
         self.batch_bytes = 0;
         if matches!(&error, SegmentError::Format(e) if e.is_refusal()) && self.segment.is_some() {
             // The format said no, and can still end what it has.
-            self.report_failure(&error);
+            self.report_failure(&error, report::Next::Closed);
             let ends = self.plan.ends_now();
             if let Err(failed) = self.close("error", ends).await {
                 self.given_up(&failed.error.into(), failed.orphan);
             }
-        } else if let Some(current) = self.segment.take() {
-            let orphan = current.writer.abandon().await.with_given(current.samples);
-            self.given_up(&error, orphan);
+        } else if self.segment.is_some() {
+            self.report_failure(&error, report::Next::Repair);
+            if let Some(current) = self.segment.take() {
+                let orphan = current.writer.abandon().await.with_given(current.samples);
+                self.repair(orphan);
+            }
         } else {
-            self.report_failure(&error);
+            self.report_failure(&error, report::Next::Nothing);
         }
         self.plan.segment_failed(&unwritten);
         if self.is_trouble(&error) {
@@ -545,14 +683,37 @@ impl Running {
         Err(RunError::Strikes(error))
     }
 
-    /// A segment has lost its writer. What it has is finished beside the next one.
+    /// A segment could not be ended.
     fn given_up(&mut self, error: &SegmentError, orphan: Orphan) {
-        self.report_failure(error);
-        let (repairs, folder) = (self.run.repairs.clone(), self.target.folder.clone());
+        let (path, given) = (orphan.path(), (orphan.given().unwrap_or(0), 0, 0));
+        self.log_failure(error);
+        let recording = &self.run.recording;
+        let event = report::error(recording, &path, &error.to_string(), given, report::Next::Repair);
+        self.run.parts.events.send(event);
+        self.repair(orphan);
+    }
+
+    /// A segment has lost its writer. What it has is finished beside the next one.
+    fn repair(&mut self, orphan: Orphan) {
+        let (repairs, folder) = (self.run.parts.repairs.clone(), self.target.folder.clone());
         self.closing.spawn(async move { repairs.given_up(folder, orphan).await });
     }
 
-    fn report_failure(&self, error: &SegmentError) {
+    /// Tells of the failure of the segment that is open, or could not be opened.
+    fn report_failure(&self, error: &SegmentError, next: report::Next) {
+        self.log_failure(error);
+        let recording = &self.run.recording;
+        let (path, given) = match &self.segment {
+            Some(current) => {
+                let given = (current.samples, current.tally.bytes(), current.last_ms - current.origin_ms);
+                (current.writer.path(), given)
+            }
+            None => (recording.destination.computed_path.clone(), (0, 0, 0)),
+        };
+        self.run.parts.events.send(report::error(recording, &path, &error.to_string(), given, next));
+    }
+
+    fn log_failure(&self, error: &SegmentError) {
         tracing::error!(
             config_id = self.run.recording.config_id,
             stream = self.run.recording.settings.local_stream_name,
@@ -562,15 +723,27 @@ impl Running {
     }
 
     fn note(&mut self, note: Note) {
+        if let (Note::Intermission { away_ms, .. }, Some(current)) = (note, &mut self.segment) {
+            current.away_ms += away_ms;
+        }
         let gap = note.gap();
         if let Some(GapRecord { reason, from_ms, to_ms, samples, bytes }) = gap {
-            self.gaps.add(manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes });
+            let gap = manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes };
+            self.untold.add(&gap);
+            self.gaps.add(gap);
         }
         if let Some(gap) = gap.filter(|gap| gap.reason != GapReason::BeforeKeyFrame) {
             self.run.recording.update_run(self.run.stream_id, |run| run.dropped_samples += gap.samples);
         }
         if !self.notes.allows() {
             return;
+        }
+        if let Some(GapRecord { reason, from_ms, to_ms, samples, bytes }) = gap {
+            let gap = manifest::Gap { reason: reason.as_str().into(), from_ms, to_ms, samples, bytes };
+            self.untold.remove(&gap);
+            let file = self.segment.as_ref().map(|current| current.writer.path()).unwrap_or_default();
+            let event = report::gap(&self.run.recording, &file, &gap, &mut self.untold);
+            self.run.parts.events.send(event);
         }
         let config_id = self.run.recording.config_id;
         let stream = &self.run.recording.settings.local_stream_name;
@@ -602,6 +775,9 @@ impl Running {
                     Note::Lost(_) => "lost with the failed segment".into(),
                     Note::Halted(_) => "lost while the disk could not be written to".into(),
                     Note::Skipped(_) => "left out up to the next key frame".into(),
+                    Note::Intermission { .. } => {
+                        "left out while the recording was paused by an operator".into()
+                    }
                     Note::Flapping(_) => "left out, as codec configurations change too fast".into(),
                     Note::Paused { track: Some(track), .. } => format!("track {track} was silent"),
                     Note::Paused { .. } => "the stream paused".into(),

@@ -34,10 +34,24 @@ pub struct PublishRequest {
     pub app: String,
     /// Publishing name, without its query.
     pub name: String,
-    /// What followed `?` in the publishing name; it often holds a key.
+    /// What followed `?` in the publishing name or, if nothing did, in that of the application; it often holds a key.
     pub query: Option<String>,
     pub kind: PublishKind,
     pub connect: ConnectInfo,
+}
+
+impl PublishRequest {
+    /// The arguments in the query, decoded.
+    pub fn arguments(&self) -> Vec<(String, String)> {
+        let Ok(mut url) = reqwest::Url::parse("http://query") else { return Vec::new() };
+        url.set_query(self.query.as_deref());
+        url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect()
+    }
+
+    /// The first argument of that name.
+    pub fn argument(&self, name: &str) -> Option<String> {
+        self.arguments().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
 }
 
 /// Publishing type. What is recorded, and how, is not up to the publisher.

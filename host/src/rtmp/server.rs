@@ -19,6 +19,7 @@ use super::{
     event::{PublishRequest, track_id},
 };
 use crate::{
+    ingest::{self, Ingest, Watch},
     media::{Kind, Sample},
     registry::{self, Publisher, Registry, Source},
 };
@@ -63,6 +64,7 @@ impl Default for Settings {
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
+    ingest: Ingest,
     settings: Settings,
     shutdown: CancellationToken,
 ) {
@@ -90,7 +92,8 @@ pub async fn serve(
             );
             continue;
         };
-        let connection = serve_one(stream, peer, registry.clone(), settings.clone(), shutdown.clone());
+        let connection =
+            serve_one(stream, peer, registry.clone(), ingest.clone(), settings.clone(), shutdown.clone());
         connections.spawn(async move {
             connection.await;
             drop(permit);
@@ -131,6 +134,7 @@ async fn serve_one(
     stream: TcpStream,
     peer: SocketAddr,
     registry: Registry,
+    ingest: Ingest,
     settings: Arc<Settings>,
     shutdown: CancellationToken,
 ) {
@@ -143,9 +147,11 @@ async fn serve_one(
         near,
         session,
         registry,
+        ingest,
         settings,
         shutdown,
         live: None,
+        watch: None,
         batch: Vec::new(),
         opened,
     };
@@ -171,9 +177,12 @@ struct Connection {
     near: SocketAddr,
     session: Session,
     registry: Registry,
+    ingest: Ingest,
     settings: Arc<Settings>,
     shutdown: CancellationToken,
     live: Option<Publisher>,
+    /// Who tells of the live stream.
+    watch: Option<Watch>,
     /// Samples of the last read that are not with the publisher yet.
     batch: Vec<Sample>,
     opened: Instant,
@@ -245,6 +254,9 @@ impl Connection {
                         if let Some(publisher) = &mut self.live {
                             publisher.track(track);
                         }
+                        if let Some(watch) = &mut self.watch {
+                            watch.codecs_changed();
+                        }
                     }
                     Event::Metadata(metadata) => {
                         if let Some(publisher) = &mut self.live {
@@ -253,7 +265,7 @@ impl Connection {
                         }
                     }
                     Event::Publish(request) => {
-                        self.publish(*request);
+                        self.publish(*request).await?;
                         asked = true;
                     }
                     Event::EndOfStream(_) => {
@@ -272,11 +284,16 @@ impl Connection {
                         tracing::warn!(peer = %self.peer, stream = self.name(), "put right: {repair}");
                     }
                     Event::PlayRefused { name } => {
-                        tracing::info!(peer = %self.peer, ?name, "refused to play: this server only records");
+                        // It may be meant to be a stream key.
+                        let name = ingest::mask(&name);
+                        tracing::info!(peer = %self.peer, name, "refused to play: this server only records");
                     }
                 }
             }
             self.send().await?;
+            if let Some(watch) = &mut self.watch {
+                watch.poll();
+            }
             result?;
             if !asked {
                 return Ok(());
@@ -284,14 +301,28 @@ impl Connection {
         }
     }
 
-    fn publish(&mut self, request: PublishRequest) {
+    /// Answers the wish to publish.
+    async fn publish(&mut self, request: PublishRequest) -> Result<(), Fault> {
         let peer = self.peer;
-        let PublishRequest { app, name, kind, connect, .. } = request;
+        let admitted = tokio::select! {
+            admitted = self.ingest.admit(&request, peer) => admitted,
+            () = self.shutdown.cancelled() => return self.stop(Fault::Stopping),
+        };
+        let name = match admitted {
+            Ok(name) => name,
+            Err(refusal) => {
+                self.session.refuse_publish(&refusal.to_string());
+                return Ok(());
+            }
+        };
+        let PublishRequest { app, kind, connect, .. } = request;
+        // What follows may be a key.
+        let without_query = |url: String| url.split('?').next().unwrap_or_default().to_owned();
         let source = Source {
             app,
-            tc_url: connect.tc_url,
-            page_url: connect.page_url,
-            swf_url: connect.swf_url,
+            tc_url: without_query(connect.tc_url),
+            page_url: without_query(connect.page_url),
+            swf_url: without_query(connect.swf_url),
             user_agent: connect.flash_ver,
             near: self.near,
             far: peer,
@@ -301,6 +332,7 @@ impl Connection {
                 let Source { app, user_agent, .. } = &publisher.stream().source;
                 tracing::info!(%peer, stream = name, ?app, ?kind, ?user_agent, "stream published");
                 self.session.remember(publisher.remembered());
+                self.watch = Some(self.ingest.watch(publisher.stream()));
                 self.live = Some(publisher);
                 self.session.accept_publish();
             }
@@ -309,6 +341,7 @@ impl Connection {
                 self.session.refuse_publish(&error.to_string());
             }
         }
+        Ok(())
     }
 
     /// Waits while the registry holds us back.
@@ -351,6 +384,10 @@ impl Connection {
             left_out = self.session.skips().total(),
             "stream ended: {reason}"
         );
+        drop(publisher);
+        if let Some(watch) = self.watch.take() {
+            watch.closed();
+        }
     }
 
     fn name(&self) -> &str {
@@ -384,7 +421,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, Registry::default(), settings, shutdown.clone()));
+        let serving = tokio::spawn(serve(
+            listener,
+            Registry::default(),
+            Ingest::open_to_all(),
+            settings,
+            shutdown.clone(),
+        ));
         let output = client(address).await;
         shutdown.cancel();
         serving.await.unwrap();

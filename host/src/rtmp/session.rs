@@ -40,6 +40,8 @@ pub struct Session {
     link: Link,
     phase: Phase,
     app: String,
+    /// What followed `?` in the application's name.
+    app_query: Option<String>,
     connect: ConnectInfo,
     last_message_stream: u32,
     stream: Stream,
@@ -87,6 +89,7 @@ impl Session {
             link: Link::server(limits),
             phase: Phase::Unconnected,
             app: String::new(),
+            app_query: None,
             connect: ConnectInfo::default(),
             last_message_stream: 0,
             stream: Stream::default(),
@@ -375,7 +378,9 @@ impl Session {
             cut(value.and_then(Value::as_str).unwrap_or_default())
         };
         let app = text("app");
-        self.app = app.split('?').next().unwrap_or_default().trim_matches('/').to_owned();
+        let (app, query) = app.split_once('?').map_or((&*app, None), |(app, query)| (app, Some(query)));
+        self.app = app.trim_matches('/').to_owned();
+        self.app_query = query.map(str::to_owned);
         self.connect = ConnectInfo {
             tc_url: text("tcUrl"),
             page_url: text("pageUrl"),
@@ -406,7 +411,7 @@ impl Session {
         }
         let (name, query) = match string(arguments, 1).split_once('?') {
             Some((name, query)) => (name, Some(query.to_owned())),
-            None => (string(arguments, 1), None),
+            None => (string(arguments, 1), self.app_query.clone()),
         };
         let kind = match string(arguments, 2) {
             "record" => PublishKind::Record,

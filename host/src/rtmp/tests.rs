@@ -322,7 +322,7 @@ fn the_dialogue_of_encoders() {
     peer.publish("cam1");
     let [Event::Publish(request)] = &peer.events()[..] else { panic!() };
     assert_eq!((request.app.as_str(), request.connect.page_url.as_str()), ("live", "http://p"));
-    assert_eq!(request.query, None);
+    assert_eq!(request.query.as_deref(), Some("x=1"), "of the application, as the stream has none");
     peer.session.accept_publish();
     let answers = peer.answers();
     assert_eq!(answers[0].1, Message::UserControl(UserControl::StreamBegin(1)));

@@ -108,8 +108,9 @@ async fn remove(context: &Context, args: Args) -> Reply {
         };
     };
     match context.recordings.remove(id).await {
-        Some(recording) => Reply::success("Configuration terminated", config_with_status(&recording))
+        Ok(Some(recording)) => Reply::success("Configuration terminated", config_with_status(&recording))
             .showing(&["configId", "localStreamName", "pathToFile"]),
-        None => Reply::fault(Fault::NotFound, NOT_FOUND),
+        Ok(None) => Reply::fault(Fault::NotFound, NOT_FOUND),
+        Err(error) => Reply::fault(Fault::Failed, format!("Configuration not terminated: {error}")),
     }
 }

@@ -3,20 +3,24 @@
 mod config;
 mod disks;
 mod inbound;
+mod ingest;
 mod list_streams;
 mod record;
 mod recoveries;
+mod rules;
 mod server;
 mod session;
 mod shutdown_stream;
+mod split;
 mod stream_info;
+mod timers;
 
 pub use session::AUTH;
 
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 22] = [
+pub static COMMANDS: [&Command; 34] = [
     &session::HELP,
     &session::QUIT,
     &AUTH,
@@ -25,6 +29,12 @@ pub static COMMANDS: [&Command; 22] = [
     &config::LIST_CONFIG,
     &config::GET_CONFIG_INFO,
     &config::REMOVE_CONFIG,
+    &split::SPLIT_RECORD,
+    &split::PAUSE_RECORD,
+    &split::RESUME_RECORD,
+    &rules::RECORD_RULE,
+    &rules::LIST_RECORD_RULES,
+    &rules::REMOVE_RECORD_RULE,
     &recoveries::LIST_RECOVERIES,
     &disks::LIST_DISKS,
     &shutdown_stream::SHUTDOWN_STREAM,
@@ -37,6 +47,12 @@ pub static COMMANDS: [&Command; 22] = [
     &inbound::LIST_INBOUND_STREAM_NAMES,
     &inbound::GET_INBOUND_STREAMS_COUNT,
     &inbound::CLIENTS_CONNECTED,
+    &timers::SET_TIMER,
+    &timers::LIST_TIMERS,
+    &timers::REMOVE_TIMER,
+    &ingest::CREATE_INGEST_POINT,
+    &ingest::LIST_INGEST_POINTS,
+    &ingest::REMOVE_INGEST_POINT,
     &server::SET_LOG_LEVEL,
     &server::SHUTDOWN_SERVER,
 ];

@@ -11,9 +11,8 @@ use crate::{
         table::{Args, Command, Kind, Need, Param, Role, Route},
     },
     registry::LiveStream,
+    store::StoreError,
 };
-
-const GONE: &str = "Stream no longer available";
 
 pub(super) static SHUTDOWN_STREAM: Command = Command {
     name: "shutdownStream",
@@ -50,7 +49,7 @@ async fn shutdown(context: &Context, args: Args) -> Reply {
         },
         (None, None) => return Reply::fail(ID_NOR_NAME),
     };
-    let Some(stream) = stream else { return Reply::fault(Fault::NotFound, GONE) };
+    let Some(stream) = stream else { return gone() };
     let info = streams.object(stream);
     let carrier = match stream {
         Stream::Live(live) => {
@@ -62,10 +61,12 @@ async fn shutdown(context: &Context, args: Args) -> Reply {
             let known = if permanently {
                 context.recordings.remove(id).await
             } else {
-                context.recordings.restart(id).await
+                Ok(context.recordings.restart(id).await)
             };
-            if known.is_none() {
-                return Reply::fault(Fault::NotFound, GONE);
+            match known {
+                Ok(Some(_)) => {}
+                Ok(None) => return gone(),
+                Err(error) => return not_closed(&error),
             }
             Value::Null
         }
@@ -77,16 +78,26 @@ async fn shutdown(context: &Context, args: Args) -> Reply {
 async fn cancel(context: &Context, name: &str) -> Reply {
     let mut configs = Vec::new();
     for recording in context.recordings.list() {
-        if recording.settings.local_stream_name == name
-            && let Some(removed) = context.recordings.remove(recording.config_id).await
-        {
-            configs.push(config_with_status(&removed));
+        if recording.settings.local_stream_name != name {
+            continue;
+        }
+        match context.recordings.remove(recording.config_id).await {
+            Ok(removed) => configs.extend(removed.map(|removed| config_with_status(&removed))),
+            Err(error) => return not_closed(&error),
         }
     }
     if configs.is_empty() {
-        return Reply::fault(Fault::NotFound, GONE);
+        return gone();
     }
     closed(json!({ "configs": configs, "protocolStackInfo": null, "streamInfo": null }))
+}
+
+fn gone() -> Reply {
+    Reply::fault(Fault::NotFound, "Stream no longer available")
+}
+
+fn not_closed(error: &StoreError) -> Reply {
+    Reply::fault(Fault::Failed, format!("Stream not closed: {error}"))
 }
 
 fn closed(data: Value) -> Reply {

@@ -6,20 +6,20 @@ use super::*;
 use crate::{control::reply::Status, registry};
 
 /// The data of a command that must succeed, with this description.
-async fn ok(context: &Arc<Context>, line: &str, description: &str) -> Value {
+pub(super) async fn ok(context: &Arc<Context>, line: &str, description: &str) -> Value {
     let reply = ask(context, line).await;
     assert_eq!((reply.status, reply.description.as_str()), (Status::Success, description), "{line}");
     reply.data
 }
 
 /// The description of a command that must fail.
-async fn fails(context: &Arc<Context>, line: &str) -> String {
+pub(super) async fn fails(context: &Arc<Context>, line: &str) -> String {
     let reply = ask(context, line).await;
     assert_eq!((reply.status, reply.data), (Status::Fail, Value::Null), "{line}");
     reply.description
 }
 
-fn publish(context: &Context, name: &str) -> registry::Publisher {
+pub(super) fn publish(context: &Context, name: &str) -> registry::Publisher {
     let source = registry::Source {
         app: "live".into(),
         tc_url: "rtmp://h/live".into(),
@@ -33,7 +33,7 @@ fn publish(context: &Context, name: &str) -> registry::Publisher {
 }
 
 /// Waits until as many streams are there: a run begins, and ends, a moment after its cause.
-async fn streams(context: &Arc<Context>, count: u64) {
+pub(super) async fn streams(context: &Arc<Context>, count: u64) {
     let wait = async {
         while ask(context, "getStreamsCount").await.data["streamCount"] != count {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -85,10 +85,18 @@ async fn what_can_not_be_recorded_is_refused_with_the_reason() {
         (r"pathToFile=C:\media\x", "Unable to record stream: pathToFile `C:\\media\\x` is a Windows path; "),
         ("pathToFile=no/such/folder/x", "Unable to record stream: "),
         ("pathToFile=a/", "Unable to record stream: pathToFile `a/` has no file name"),
-        ("pathToFile=x preset=1", "Unable to record stream: preset is not supported yet"),
+        ("pathToFile=x preset=7", "Unable to record stream: there is no preset 7; there are: 0, 1"),
         (
-            "pathToFile=x dateFolderStructure=1",
-            "Unable to record stream: dateFolderStructure is not supported yet",
+            "pathToFile={steam}",
+            "Unable to record stream: pathToFile has `{steam}`, which is no name; there are ",
+        ),
+        (
+            "pathToFile=x preRoll=1",
+            "Unable to record stream: preRoll 1 is more than the 0 s that this server",
+        ),
+        (
+            "pathToFile=x chunkAlign=week",
+            "Syntax error. Parameter chunkAlign is invalid; it takes minute, hour",
         ),
     ] {
         let got = fails(&context, &format!("record localStreamName=cam1 {params}")).await;

@@ -2,6 +2,8 @@
 
 mod access;
 mod commands;
+mod every;
+mod recordings;
 mod rest;
 mod transports;
 
@@ -18,6 +20,7 @@ use crate::{
     format::{Engine, Formats, limits},
     output::{Disk, Roots},
     recorder,
+    store::ConfigIds,
 };
 
 /// A context, and its media root, which is gone when dropped.
@@ -36,14 +39,23 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
     let registry = Registry::default();
     let events = Events::default();
     let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
-    let recordings =
-        Recordings::new(registry.clone(), formats, disk, repairs.clone(), recorder::Config::default());
+    let store = Store::in_memory();
+    let parts = recorder::Parts {
+        registry: registry.clone(),
+        formats,
+        disk,
+        repairs: repairs.clone(),
+        events: events.clone(),
+        ids: ConfigIds::open(&store).unwrap(),
+        store: store.clone(),
+    };
+    let recordings = Recordings::new(parts, recorder::Config::default());
     let context = Context::new(
         registry,
         recordings,
         repairs,
         events,
-        Store::in_memory(),
+        store,
         LogLevel::default(),
         CancellationToken::new(),
     )

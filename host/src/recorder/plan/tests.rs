@@ -9,14 +9,7 @@ const VIDEO: u32 = 1;
 const AUDIO: u32 = 2;
 
 fn policy() -> Policy {
-    Policy {
-        chunk_ms: None,
-        wait_for_key: true,
-        audio: true,
-        track_timeout: Duration::from_secs(2),
-        timestamps: Timestamps::Repair,
-        min_segment: Duration::from_secs(1),
-    }
+    Policy::default()
 }
 
 fn track(id: u32, config: &'static [u8]) -> Track {
@@ -858,4 +851,134 @@ fn what_waited_for_a_segment_is_counted_when_nothing_can_be_written() {
     let segments = segments(&run.steps);
     assert_eq!((segments.len(), segments[0].reason), (1, "disk"));
     assert_eq!(segments[0].samples.len() as u64 + lost, all.len() as u64);
+}
+
+/// A policy's run over 60 s of a stream with a key frame each second, with a say before each sample.
+fn steered(policy: Policy, mut say: impl FnMut(&mut Plan, i64)) -> (Vec<Segment>, Vec<Note>) {
+    let mut run = Run::new(policy, false);
+    run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"a")], true, true), 0);
+    for sample in av(60_000, 1_000, 0) {
+        let ms = sample.dts_ms;
+        say(&mut run.plan, ms);
+        run.push(Item::Sample(sample), ms);
+    }
+    let notes = run.notes();
+    (run.end(), notes)
+}
+
+/// DTS of the first frame of video in each segment.
+fn starts(segments: &[Segment]) -> Vec<i64> {
+    let first = |segment: &Segment| segment.samples.iter().find(|s| s.0 == VIDEO).unwrap().1;
+    segments.iter().map(first).collect()
+}
+
+#[test]
+fn an_operator_cuts_at_the_next_key_frame_or_at_once() {
+    let sent = av(60_000, 1_000, 0);
+    for (any_frame, second) in [(false, 31_000), (true, 30_440)] {
+        let (segments, _) = steered(policy(), |plan, ms| {
+            if ms == 30_429 {
+                plan.split(any_frame);
+            }
+        });
+        assert_eq!(starts(&segments), [0, second]);
+        let video: Vec<i64> =
+            segments.iter().flat_map(|s| &s.samples).filter(|s| s.0 == VIDEO).map(|s| s.1).collect();
+        assert_eq!(video, of(&sent, VIDEO), "nothing is lost");
+        let samples: usize = segments.iter().map(|s| s.samples.len()).sum();
+        assert_eq!(samples, sent.len());
+    }
+}
+
+#[test]
+fn files_are_cut_by_their_size() {
+    // A byte a sample; 68 or 69 samples a second.
+    let by_bytes = Policy { chunk_bytes: Some(300), ..policy() };
+    let (segments, _) = steered(by_bytes, |_, _| {});
+    assert_eq!(starts(&segments)[..3], [0, 5_000, 10_000]);
+    // By what the file has, which is more.
+    let mut number = 0;
+    let (segments, _) = steered(by_bytes, |plan, ms| {
+        if ms % 20_000 == 10_000 {
+            plan.has_grown(number, 300);
+            // One that is closed does not count.
+            plan.has_grown(number + 7, 300);
+            number += 1;
+        }
+    });
+    assert!(
+        starts(&segments).contains(&11_000) || starts(&segments).contains(&10_000),
+        "{:?}",
+        starts(&segments)
+    );
+}
+
+#[test]
+fn files_are_cut_where_the_clock_says() {
+    let aligned = Policy { align: Some(Align::Seconds(20)), ..policy() };
+    // The clock is 1,000 s after 1970 when the run begins, so 40 s past a minute.
+    let (segments, _) = steered(aligned, |plan, _| plan.zone = TimeZone::UTC);
+    assert_eq!(starts(&segments), [0, 20_000, 40_000]);
+    let minutes = Policy { align: Some(Align::Minute), ..policy() };
+    let (segments, _) = steered(minutes, |plan, _| plan.zone = TimeZone::UTC);
+    assert_eq!(starts(&segments), [0, 20_000], "16:40 to 17:00, to 18:00");
+}
+
+#[test]
+fn a_run_is_over_when_it_is_long_enough() {
+    let limited = Policy { max_ms: Some(10_000), ..policy() };
+    let (segments, _) = steered(limited, |plan, ms| assert_eq!(plan.is_over(), ms > 10_000, "{ms}"));
+    assert_eq!(segments.len(), 1);
+    assert_eq!(segments[0].samples.iter().map(|s| s.1).max(), Some(9_982));
+    assert_eq!(segments[0].samples.len(), 250 + 435);
+}
+
+#[test]
+fn a_pause_is_taken_out_and_marked() {
+    let (segments, notes) = steered(policy(), |plan, ms| match ms {
+        10_005 => panic!("no sample"),
+        10_040 => plan.pause(),
+        40_040 => plan.unpause(),
+        _ => {}
+    });
+    assert_eq!(segments.len(), 1, "the same file goes on");
+    let video: Vec<i64> = segments[0].samples.iter().filter(|s| s.0 == VIDEO).map(|s| s.1).collect();
+    // 0 to 10 s, then 41 to 60 s, without a hole.
+    assert_eq!(video, (0..10_000 + 40 + 19_000).step_by(40).collect::<Vec<_>>());
+    let audio: Vec<i64> = segments[0].samples.iter().filter(|s| s.0 == AUDIO).map(|s| s.1).collect();
+    assert!(audio.is_sorted() && audio.windows(2).all(|w| w[1] - w[0] < 60), "{audio:?}");
+    let [Note::Intermission { left_out, away_ms }] = notes[..] else { panic!("{notes:?}") };
+    assert_eq!((left_out.from_dts_ms, left_out.to_dts_ms, away_ms), (10_000, 10_040, 30_960));
+    assert!(left_out.samples > 31 * 60, "{left_out:?}");
+    assert_eq!(notes[0].gap().unwrap().reason.as_str(), "paused-by-operator");
+}
+
+#[test]
+fn what_is_paused_to_the_end_is_marked_too() {
+    let (segments, notes) = steered(policy(), |plan, ms| {
+        if ms == 10_040 {
+            plan.pause();
+        }
+    });
+    assert_eq!((segments.len(), notes.len()), (1, 0));
+    let mut run = Run::new(policy(), false);
+    run.push(tracks(&[track(VIDEO, b"v")], true, false), 0);
+    run.plan.pause();
+    (0..100).for_each(|i| run.sample(VIDEO, i * 40, i % 25 == 0));
+    run.plan.unpause();
+    (100..200).for_each(|i| run.sample(VIDEO, i * 40, i % 25 == 1));
+    let segments = run.end();
+    assert_eq!((segments.len(), segments[0].samples[0], segments[0].samples.len()), (1, (VIDEO, 0), 99));
+}
+
+#[test]
+fn media_from_memory_began_when_it_began() {
+    let mut run = Run::new(policy(), true);
+    run.plan.has_backlog(30_000);
+    run.push(tracks(&[track(VIDEO, b"v")], true, false), 30_000);
+    for i in 0..750 {
+        run.push(Item::Sample(sample(VIDEO, i * 40, i % 25 == 0)), 30_000);
+    }
+    let segments = run.end();
+    assert_eq!(segments[0].epoch_us, 1_000_000_000, "30 s before it was ordered");
 }

@@ -214,7 +214,8 @@ fn location(commands: &[&'static Command], route: &Route, data: &Json) -> Option
     }
     let below = |one: &Route| {
         let name = one.path.strip_prefix(route.path)?.strip_prefix("/{")?.strip_suffix('}')?;
-        let value = if name == "id" { data.get("configId").or(data.get(name)) } else { data.get(name) };
+        let names = if name == "id" { &["configId", "timerId", name][..] } else { &[name] };
+        let value = names.iter().find_map(|name| data.get(name));
         let value = match value? {
             Json::Number(number) if number.as_u64() != Some(0) => number.to_string(),
             Json::String(text) if !text.is_empty() => percent::encode(text),

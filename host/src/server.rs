@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,7 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(&Addresses),
 ) -> anyhow::Result<()> {
+    take_files();
     let (recorder, event_settings, ingest_settings) = (config.recorder(), config.events(), config.ingest());
     let access = Arc::new(Access::open(&config)?);
     let media = config.media_root.unwrap_or_else(|| "media".into());
@@ -187,6 +189,20 @@ fn disk_events(events: Events) -> Arc<guard::Hook> {
         });
         events.send(Event::new(change.to.state.event(), payload));
     })
+}
+
+/// Takes as many open files as the system gives: connections must not leave none for recordings.
+fn take_files() {
+    const ENOUGH: u64 = 4096;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < ENOUGH) {
+        tracing::warn!(files, "few files may be open at once; {ENOUGH} would do for all connections");
+    }
 }
 
 fn addresses_path(data: &Path) -> PathBuf {

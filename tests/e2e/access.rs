@@ -1,10 +1,12 @@
 //! Tokens and TLS, from the program's own `token` to its own client.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write, net::TcpStream, path::Path};
 
 use crate::{
     client::run,
+    media,
     process::until,
+    senders,
     server::{Server, ask_open},
 };
 
@@ -104,4 +106,34 @@ fn a_listener_for_everybody_needs_tokens_and_tls() {
         let (code, _, err) = run(&arguments);
         assert!(code == 4 && err.contains(name) && err.contains("set tls-cert and tls-key"), "{err}");
     }
+}
+
+/// Most say nothing, a third send a byte now and then; on HTTP they are more than it has places for.
+#[test]
+fn five_hundred_idle_clients_disturb_nobody() {
+    let server = Server::start();
+    let _sender = senders::endless(&media::clip(), &server.url("cam1"));
+    until("the stream", || server.is_live("cam1").then_some(()));
+    let id = server.record("cam1", "beside", "flv", "");
+    let recorded = || {
+        let streams = server.json("listStreams", "")["data"].take();
+        streams.as_array().and_then(|all| all.iter().find(|stream| stream["type"] == "OFRFLV")).cloned()
+    };
+    until("the recording", recorded);
+    let mut idle: Vec<TcpStream> = (0..500)
+        .map(|i| TcpStream::connect(server.address(["ascii-cli", "http-cli"][i % 2])).unwrap())
+        .collect();
+    for _ in 0..10 {
+        for socket in idle.iter_mut().step_by(3) {
+            // Those that made room for others are gone.
+            let _ = socket.write_all(b"x");
+        }
+        assert!(server.cli("version").success);
+        assert_eq!(server.json("version", "")["status"], "SUCCESS");
+    }
+    let before = server.video_samples("cam1");
+    until("more of the stream", || (server.video_samples("cam1") > before + 25).then_some(()));
+    let recording = recorded().unwrap();
+    assert_eq!(recording["video"]["droppedPacketsCount"], 0, "{recording}");
+    server.stop(&[id]);
 }

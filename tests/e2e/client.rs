@@ -60,6 +60,14 @@ fn a_recording_from_its_order_to_its_end() {
     let watched: Value = serde_json::from_str(&watched).unwrap();
     assert_eq!(watched["recordings"][0]["configId"], 1);
 
+    assert!(done("split 1").starts_with("split 1: cam1 to "));
+    assert!(done("pause 1 2 --json").contains("configs"));
+    let (code, _, err) = ask("pause cam1");
+    assert!(code == 1 && err.contains("paused already"), "{err}");
+    assert_eq!(done("resume cam1").lines().count(), 2);
+    let tried = done("record cam1 --path three --check");
+    assert_eq!(tried, format!("record would begin with {}\n", server.media("three.mp4").display()));
+
     assert_eq!(done("stop 2").lines().count(), 1);
     assert_eq!(done("stop cam1"), format!("stop 1: cam1 to {}\n", file.display()));
     assert!(server.media("one_part0000.mp4").exists() && server.media("two.ts").exists());

@@ -532,7 +532,12 @@ mod simulated {
 
     impl<W: Writer> Run<W> {
         fn new(format: &'static str, timestamps: Timestamps) -> Self {
-            let policy = Policy { timestamps, ..Policy::default() };
+            let policy = Policy {
+                track_timeout: Duration::from_secs(2),
+                timestamps,
+                min_segment: Duration::from_secs(1),
+                ..Policy::default()
+            };
             Self {
                 plan: Plan::new(policy, false),
                 start: Instant::now(),

@@ -5,9 +5,10 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 use reelwright::{
     events::Events,
     media::{Kind, Sample},
-    recorder::{Config, Phase, Recording, Recordings, Settings},
+    recorder::{Config, Parts, Phase, Recording, Recordings, Settings},
     registry::{Declared, Publisher, Registry, Source},
     repair::Repairs,
+    store::{ConfigIds, Store},
 };
 
 use crate::support::{Clip, Host, clip, component};
@@ -27,8 +28,11 @@ impl Recorder {
         host.formats.refresh().await;
         let registry = Registry::default();
         let (formats, disk) = (host.formats.clone(), host.disk.clone());
-        let repairs = Repairs::new(disk.clone(), formats.clone(), Events::default());
-        let recordings = Recordings::new(registry.clone(), formats, disk, repairs, Config::default());
+        let (events, store) = (Events::default(), Store::in_memory());
+        let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
+        let ids = ConfigIds::open(&store).unwrap();
+        let parts = Parts { registry: registry.clone(), formats, disk, repairs, events, store, ids };
+        let recordings = Recordings::new(parts, Config::default());
         Self { host, registry, recordings }
     }
 
@@ -82,16 +86,7 @@ fn settings(format: &str) -> Settings {
         local_stream_name: "cam".into(),
         path_to_file: "x".into(),
         format: format.into(),
-        overwrite: false,
-        keep_alive: true,
-        chunk_length: 0,
-        wait_for_idr: true,
-        win_qt_compat: false,
-        date_folder_structure: false,
-        preset: 0,
-        has_audio: true,
-        manifest: false,
-        user: Default::default(),
+        ..Settings::default()
     }
 }
 

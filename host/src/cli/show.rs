@@ -155,6 +155,9 @@ pub(super) fn disks(list: &Value) -> String {
 
 /// What a sub-command did to a recording, in one line.
 pub(super) fn recording(verb: &str, recording: &Value) -> String {
+    if let Value::String(file) = &recording["firstFile"] {
+        return format!("{verb} would begin with {}\n", line(file));
+    }
     let mut shown = format!(
         "{verb} {}: {} to {}",
         number(&recording["configId"]),
@@ -196,6 +199,8 @@ mod tests {
                         12  c       ts    Failed: disk full   /m/c.ts\n";
         assert_eq!(recordings(&list), expected);
         assert_eq!(recording("record", &list[0]), "record 1: cam1 to /m/cam1.mp4 (Waiting for stream)\n");
+        let tried = json!({"configId": 0, "firstFile": "/m/x.mp4"});
+        assert_eq!(recording("record", &tried), "record would begin with /m/x.mp4\n");
         assert_eq!(streams(&json!([])).lines().count(), 1);
         assert_eq!(any(&json!({"streamCount": 1})), "streamCount: 1\n");
     }

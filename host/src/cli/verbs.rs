@@ -42,9 +42,9 @@ const VERBS: [(&str, &str, &str, About); 10] = [
     ("streams", "GET", "/streams", About::Nothing),
     ("recordings", "GET", "/recordings", About::Nothing),
     ("stop", "DELETE", "/recordings/{id}", About::Recordings),
-    ("split", "POST", "/recordings/{id}/split", About::Recordings),
-    ("pause", "POST", "/recordings/{id}/pause", About::Recordings),
-    ("resume", "POST", "/recordings/{id}/resume", About::Recordings),
+    ("split", "POST", "/recordings/{configId}/split", About::Recordings),
+    ("pause", "POST", "/recordings/{configId}/pause", About::Recordings),
+    ("resume", "POST", "/recordings/{configId}/resume", About::Recordings),
     ("rules", "GET", "/rules", About::Nothing),
     ("disks", "GET", "/disks", About::Nothing),
     ("recoveries", "GET", "/recoveries", About::Nothing),
@@ -97,7 +97,7 @@ impl Verb {
                     command = command
                         .arg(Arg::new(param.name).required(true).value_name("STREAM").help(param.help));
                 }
-                About::Recordings if param.name == "id" || param.name == "localStreamName" => {}
+                About::Recordings if ["id", "configId", "localStreamName"].contains(&param.name) => {}
                 _ => command = command.arg(flag(param)),
             }
         }
@@ -133,11 +133,16 @@ impl Verb {
         for which in which {
             for id in recordings(api, which).await? {
                 let mut params = params.clone();
-                params.insert("id".to_owned(), json!(id));
+                params.insert(self.id().to_owned(), json!(id));
                 answers.push(send(api, self.route, params).await?);
             }
         }
         Ok(answers)
+    }
+
+    /// What the path calls the recording's id.
+    fn id(&self) -> &'static str {
+        if self.route.path.contains("{configId}") { "configId" } else { "id" }
     }
 
     /// Data as text for people.
@@ -147,6 +152,10 @@ impl Verb {
             "recordings" => show::recordings(data),
             "disks" => show::disks(data),
             name if data["configId"].is_u64() => show::recording(name, data),
+            name if data["configs"].is_array() => {
+                let configs = data["configs"].as_array().into_iter().flatten();
+                configs.map(|config| show::recording(name, config)).collect()
+            }
             _ => show::any(data),
         }
     }
@@ -246,6 +255,12 @@ async fn recordings(api: &Api, which: &str) -> Result<Vec<u64>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_verb_has_its_command() {
+        let found: Vec<_> = all().map(|verb| verb.name).collect();
+        assert_eq!(found, VERBS.map(|(name, ..)| name));
+    }
 
     #[test]
     fn flags_of_names() {

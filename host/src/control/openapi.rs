@@ -214,6 +214,10 @@ fn answered(command: &str) -> Value {
         "listConfig" => list(reference("Recording")),
         "listDisks" => list(reference("Disk")),
         "listRecoveries" => reference("Recoveries"),
+        "splitRecord" | "pauseRecord" | "resumeRecord" => {
+            object(&[("configs", list(reference("Recording")))])
+        }
+        "listRecordRules" | "listTimers" | "listIngestPoints" => list(json!({ "type": "object" })),
         "shutdownStream" => reference("Closed"),
         "listStreams" | "listInboundStreams" => list(reference("Stream")),
         "getStreamInfo" => reference("Stream"),

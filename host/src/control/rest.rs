@@ -148,6 +148,7 @@ pub fn line(command: &Command, params: Vec<(String, Value)>) -> Result<Line, Par
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(ParseError::Encoding(format!("Parameter {} is given twice", shown(&twice[0]))));
     }
+    let mut length = 0;
     for (name, value) in &params {
         if name.is_empty() {
             return Err(ParseError::Encoding("A parameter has no name".into()));
@@ -157,12 +158,16 @@ pub fn line(command: &Command, params: Vec<(String, Value)>) -> Result<Line, Par
             Value::List(items) => items,
         };
         for text in items.iter().chain([name]) {
+            length += text.len();
             if let Some(control) = text.chars().find(|c| c.is_control()) {
                 let (name, control) = (shown(name), control as u32);
                 let what = format!("Parameter {name} has a control character (U+{control:04X})");
                 return Err(ParseError::Encoding(what));
             }
         }
+    }
+    if length > MAX_LINE {
+        return Err(ParseError::TooLong);
     }
     Ok(Line { command: command.name.to_ascii_lowercase(), params })
 }
@@ -209,7 +214,8 @@ fn location(commands: &[&'static Command], route: &Route, data: &Json) -> Option
     }
     let below = |one: &Route| {
         let name = one.path.strip_prefix(route.path)?.strip_prefix("/{")?.strip_suffix('}')?;
-        let value = if name == "id" { data.get("configId").or(data.get(name)) } else { data.get(name) };
+        let names = if name == "id" { &["configId", "timerId", name][..] } else { &[name] };
+        let value = names.iter().find_map(|name| data.get(name));
         let value = match value? {
             Json::Number(number) if number.as_u64() != Some(0) => number.to_string(),
             Json::String(text) if !text.is_empty() => percent::encode(text),
@@ -367,6 +373,7 @@ mod tests {
             (vec![text("a", "x\0")], "Parameter a has a control character (U+0000)"),
             (vec![text("a\n", "x")], "Parameter a. has a control character (U+000A)"),
             (vec![text("", "x")], "A parameter has no name"),
+            (vec![text("a", &"x".repeat(MAX_LINE))], "The command is longer than 16384 bytes"),
         ] {
             assert_eq!(line(command, params).unwrap_err().to_string(), error);
         }

@@ -96,8 +96,7 @@ async fn what_is_not_recorded_can_be_paused_and_not_split() {
 async fn an_order_is_kept_until_it_is_removed() {
     let (context, _media) = context(Limits::default()).await;
     ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
-    let kept: Vec<(u64, crate::recorder::Settings)> =
-        context.store.all(crate::store::Table::Recordings).unwrap();
+    let kept: Vec<(u64, recorder::Settings)> = context.store.all(crate::store::Table::Recordings).unwrap();
     assert_eq!((kept.len(), kept[0].0, kept[0].1.path_to_file.as_str()), (1, 1, "a"));
     ok(&context, "removeConfig id=1", "Configuration terminated").await;
     let kept: Vec<(u64, Value)> = context.store.all(crate::store::Table::Recordings).unwrap();

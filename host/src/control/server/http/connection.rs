@@ -138,6 +138,9 @@ impl Connection {
             self.timer.as_mut().reset(Instant::now() + self.limits.write);
             return result;
         }
+        if self.leave.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if !std::mem::replace(&mut self.writing, true) {
             self.timer.as_mut().reset(Instant::now() + self.limits.write);
         }

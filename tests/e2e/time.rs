@@ -533,12 +533,12 @@ mod simulated {
     impl<W: Writer> Run<W> {
         fn new(format: &'static str, timestamps: Timestamps) -> Self {
             let policy = Policy {
-                chunk_ms: None,
                 wait_for_key: true,
                 audio: true,
                 track_timeout: Duration::from_secs(2),
                 timestamps,
                 min_segment: Duration::from_secs(1),
+                ..Policy::default()
             };
             Self {
                 plan: Plan::new(policy, false),

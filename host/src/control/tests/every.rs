@@ -121,6 +121,7 @@ const CASES: &[Case] = &[
     no("splitRecord configId=2", "Unable to split: it is not recording now"),
     ok("resumeRecord configId=2", "Recording resumed", r#"{"configs":[{"_who":"me",…"configId":2,…}]}"#),
     no("resumeRecord configId=2", "Unable to resume: it is not paused"),
+    ok("splitRecord configId=2", "Recording split", r#"{"configs":[{"_who":"me",…"configId":2,…}]}"#),
     no("splitRecord configId=99", "Config ID not found"),
     ok(
         "recordRule streams=front* type=ts",

@@ -48,6 +48,8 @@ const MAX_BEHIND: usize = 1024;
 const ID_BLOCK: u64 = 256;
 /// How long [`Events::commit`] keeps its caller waiting at most.
 const COMMIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long it waits for the file.
+const FILE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -199,7 +201,8 @@ impl Events {
                 }
             };
             if let Some(file) = &self.0.file {
-                file.flush().await;
+                // A disk that stalls has what it has: the file makes no promise.
+                let _ = timeout(FILE_LIMIT, file.flush()).await;
             }
             durable
         };

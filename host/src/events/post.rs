@@ -106,6 +106,13 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
 
     #[test]
@@ -113,5 +120,45 @@ mod tests {
         // printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac secret
         let expected = "sha256=49f24e537407743fa4a0242bb63b94b9a47ee99cbbe071ccd8a22550ae411686";
         assert_eq!(signature(b"secret", 1_700_000_000, "{\"a\":1}"), expected);
+    }
+
+    /// A server over TLS that says yes to as many requests. Returns its URL and its certificate.
+    async fn https(requests: usize) -> (Url, Vec<u8>) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![issued.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            for _ in 0..requests {
+                let (socket, _) = listener.accept().await.unwrap();
+                let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+                let mut request = Vec::new();
+                while !request.ends_with(b"the body") {
+                    assert!(socket.read_buf(&mut request).await.unwrap() > 0);
+                }
+                let answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+                socket.write_all(answer).await.unwrap();
+                let _ = socket.shutdown().await;
+            }
+        });
+        (Url::parse(&format!("https://localhost:{port}/")).unwrap(), issued.cert.pem().into_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_receiver_over_tls_is_known_by_its_authority() {
+        let (url, ca) = https(2).await;
+        let post = async |ca: Option<&[u8]>| {
+            let receiver = Receiver::new(url.clone(), Duration::from_secs(60), None, ca, 1).unwrap();
+            receiver.post(1, "x", "the body".into(), 0).await
+        };
+        assert_eq!(post(Some(&ca)).await, Ok(()));
+        let Err(Failure::Unreachable(reason)) = post(None).await else { panic!("a stranger was trusted") };
+        assert!(reason.to_lowercase().contains("certificate"), "{reason}");
     }
 }

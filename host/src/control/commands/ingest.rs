@@ -81,15 +81,10 @@ fn shape(point: &Point, private: &str) -> Value {
     })
 }
 
-/// What EvoStream shows.
-const SHOWN: &[&str] = &["configId", "privateStreamName", "publicStreamName"];
-
 async fn create(context: &Context, args: Args) -> Reply {
     let text = |name| args.text(name).unwrap_or_default();
     match context.ingest.points().create(text("privateStreamName"), text("publicStreamName")).await {
-        Ok(point) => {
-            Reply::success("Ingest point created", shape(&point, &point.private_stream_name)).showing(SHOWN)
-        }
+        Ok(point) => Reply::success("Ingest point created", shape(&point, &point.private_stream_name)),
         Err(error) => unable("create", &error),
     }
 }
@@ -111,7 +106,11 @@ async fn remove(context: &Context, args: Args) -> Reply {
         (None, None) => return Reply::fail("id or privateStreamName parameters needs to be supplied"),
     };
     match removed {
-        Ok(point) => Reply::success("Ingest point removed", shape(&point, &mask(&point.private_stream_name))),
+        Ok(point) => {
+            let masked = mask(&point.private_stream_name);
+            let private = args.text("privateStreamName").unwrap_or(&masked);
+            Reply::success("Ingest point removed", shape(&point, private))
+        }
         Err(error) => unable("remove", &error),
     }
 }

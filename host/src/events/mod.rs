@@ -276,6 +276,11 @@ impl Events {
         if let Some(outbox) = &self.0.outbox {
             outbox.stop().await;
         }
+        if let Some(store) = &self.0.store {
+            let last = lock(&self.0.ids).last;
+            // The store logs what fails.
+            let _ = timeout(limit, store.apply(vec![Change::count(Counter::Event, last)])).await;
+        }
     }
 }
 

@@ -184,7 +184,10 @@ async fn write(mut waiting: mpsc::Receiver<Job>, store: Store, sinks: Arc<[Arc<S
             }
         }
         if !entries.is_empty() {
-            let changes = entries.iter().flat_map(|entry| records(entry, &sinks)).collect();
+            let mut changes: Vec<_> = entries.iter().flat_map(|entry| records(entry, &sinks)).collect();
+            // Whatever a receiver has seen is not given to another event, even if the server dies now.
+            let last = entries.iter().map(|entry| entry.id).max().unwrap_or(0);
+            changes.push(Change::count(Counter::Event, last));
             // The store logs what fails.
             let kept = store.apply(changes).await.is_ok();
             for entry in entries {

@@ -13,9 +13,10 @@ use reelwright::{
     format::{Engine, Formats, limits::Limits},
     media::{Kind, Sample, Track},
     output::{Disk, Roots},
-    recorder::{Config, Recordings, Settings},
+    recorder::{Config, Parts, Recordings, Settings},
     registry::{Declared, Registry, Source},
     repair::Repairs,
+    store::{ConfigIds, Store},
 };
 
 const VIDEO: u32 = 1;
@@ -68,16 +69,7 @@ fn settings(format: &str) -> Settings {
         local_stream_name: "cam".into(),
         path_to_file: "cam".into(),
         format: format.into(),
-        overwrite: false,
-        keep_alive: true,
-        chunk_length: 0,
-        wait_for_idr: true,
-        win_qt_compat: false,
-        date_folder_structure: false,
-        preset: 0,
-        has_audio: true,
-        manifest: false,
-        user: Default::default(),
+        ..Settings::default()
     }
 }
 
@@ -91,10 +83,14 @@ async fn a_recording_takes_no_more_memory_after_a_day_than_after_an_hour() {
         let disk = Disk::new(Roots::open(media.path(), &[]).unwrap(), Some(Duration::from_secs(2)));
         let volume = disk.volumes.get(fs::metadata(media.path()).unwrap().dev()).unwrap();
         let registry = Registry::new(Duration::ZERO);
-        let repairs = Repairs::new(disk.clone(), formats.clone(), Events::default());
+        let (events, store) = (Events::default(), Store::in_memory());
+        let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
         // What waits is not what is measured.
         let config = Config { queue_bytes: 1 << 20, ..Config::default() };
-        let recordings = Recordings::new(registry.clone(), formats.clone(), disk, repairs, config);
+        let ids = ConfigIds::open(&store).unwrap();
+        let parts =
+            Parts { registry: registry.clone(), formats: formats.clone(), disk, repairs, events, store, ids };
+        let recordings = Recordings::new(parts, config);
         let recording = recordings.add(settings(format)).await.unwrap();
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         let nothing = String::new;

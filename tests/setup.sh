@@ -70,6 +70,9 @@ need mkfs.btrfs btrfs-progs
 need mount mount
 need losetup mount
 need fsfreeze util-linux
+# A network of its own for the README's walk-through.
+need unshare util-linux
+need ip iproute2
 [[ -e /usr/include/stdio.h ]] || missing+=(libc6-dev)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 element() {

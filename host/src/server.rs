@@ -73,6 +73,7 @@ pub async fn serve(
     let pre_roll = config.pre_roll.map_or(Duration::ZERO, |span| span.0);
     let registry = Registry::new(recorder.reconnect_window).keeping(pre_roll);
     let events = Events::open(event_settings, store.clone()).await?;
+    formats.tell(events.clone());
     let config_ids = ConfigIds::open(&store)?;
     let ingest = Ingest::open(ingest_settings, events.clone(), store.clone(), config_ids.clone())?;
     let stop_timeout = config.stop_timeout.map_or(STOP_TIMEOUT, |span| span.0);

@@ -209,6 +209,12 @@ impl Store {
         Self::new(db).expect("a thread")
     }
 
+    /// The same, that can keep nothing more.
+    #[cfg(test)]
+    pub(crate) fn broken(self) -> Self {
+        Self { jobs: mpsc::sync_channel(1).0, ..self }
+    }
+
     fn new(db: Database) -> Result<Self, StoreError> {
         let db = Arc::new(db);
         let (jobs, waiting) = mpsc::sync_channel::<Job>(MAX_WAITING);

@@ -39,6 +39,15 @@ fn payloads(file: &Path) -> Vec<u8> {
     media::tags(&bytes).iter().filter_map(media::Tag::payload).flatten().copied().collect()
 }
 
+/// Waits for an event that has all the words.
+fn told(server: &Server, words: &[&str]) {
+    let events = server.media("../events");
+    until(&format!("an event with {words:?}"), || {
+        let log = fs::read_to_string(&events).unwrap_or_default();
+        log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+    });
+}
+
 #[test]
 fn a_new_format_is_one_file() {
     let server = Server::start();
@@ -136,14 +145,18 @@ fn what_is_no_format_is_refused_with_its_name_and_the_rest_works() {
 fn a_bad_file_does_not_push_out_the_good_one_that_it_replaces() {
     let server = Server::start_with(|dir| {
         fs::write(dir.join("formats/raw.wasm"), component("components/passthrough.wasm")).unwrap();
-        Vec::new()
+        vec!["--event-log".into(), dir.join("events").display().to_string()]
     });
     install(&server, "raw.wasm", b"\0asm no more");
     server.logged(&["ERROR", "raw.wasm", "raw 1.0.0"]);
+    told(&server, &["\"formatFailed\"", "raw.wasm", "\"version\":\"1.0.0\""]);
     let id = server.record("cam", "cam", "raw", "");
     Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
     server.finish("cam", &[id]);
     assert!(fs::read(server.media("cam.raw")).unwrap().starts_with(b"raw 1.0.0\n"));
+    // Without its file the format is gone.
+    fs::remove_file(server.formats().join("raw.wasm")).unwrap();
+    told(&server, &["\"formatSwapped\"", "\"format\":\"raw\"", "\"to\":null"]);
 }
 
 /// A component's fault costs its own recording, and the log says what it was; the one beside it is whole.

@@ -30,6 +30,7 @@ mod judges;
 mod load;
 mod matrix;
 mod program;
+mod readme;
 mod recordings;
 mod repair;
 mod rest;

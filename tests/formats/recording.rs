@@ -17,6 +17,7 @@ struct Recorder {
     host: Host,
     registry: Registry,
     recordings: Recordings,
+    events: Events,
 }
 
 impl Recorder {
@@ -27,13 +28,15 @@ impl Recorder {
         }
         host.formats.refresh().await;
         let registry = Registry::default();
+        let events = Events::default();
         let (formats, disk) = (host.formats.clone(), host.disk.clone());
-        let (events, store) = (Events::default(), Store::in_memory());
         let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
+        let store = Store::in_memory();
         let ids = ConfigIds::open(&store).unwrap();
-        let parts = Parts { registry: registry.clone(), formats, disk, repairs, events, store, ids };
+        let parts =
+            Parts { registry: registry.clone(), formats, disk, repairs, events: events.clone(), store, ids };
         let recordings = Recordings::new(parts, Config::default());
-        Self { host, registry, recordings }
+        Self { host, registry, recordings, events }
     }
 
     fn publish(&self, clip: &Clip) -> Publisher {
@@ -125,6 +128,7 @@ async fn a_component_that_always_traps_fails_its_recording_and_no_other() {
     let recorder = Recorder::new(&["trap_in_write"]).await;
     let bad = recorder.recordings.add(settings("trap-in-write")).await.unwrap();
     let good = recorder.recordings.add(settings("flv")).await.unwrap();
+    let mut events = recorder.events.subscribe();
     let mut clip = clip();
     let again = |n: i64| {
         let shift = move |s: &Sample| Sample {
@@ -139,6 +143,31 @@ async fn a_component_that_always_traps_fails_its_recording_and_no_other() {
     assert_eq!((phase(&bad), phase(&good)), (Phase::Failed, Phase::WaitingForStream));
     let reason = bad.status().0.reason.unwrap();
     assert!(reason.contains("3 segments in a row failed") && reason.contains("it trapped"), "{reason}");
+    // Each of its files failed by an event, and another follows that says what was saved.
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        let mut event: serde_json::Value = serde_json::from_str(&event.json).unwrap();
+        if event["payload"]["configId"] == bad.config_id {
+            told.push((event["type"].as_str().unwrap().to_owned(), event["payload"].take()));
+        }
+    }
+    let its =
+        |kind: &str| told.iter().filter(|event| event.0 == kind).map(|event| &event.1).collect::<Vec<_>>();
+    let errors = its("recordChunkError");
+    assert_eq!(
+        (errors.len(), its("recordChunkCreated").len(), its("recordRecovered").len()),
+        (3, 3, 3),
+        "{told:?}"
+    );
+    for (error, created) in errors.iter().zip(its("recordChunkCreated")) {
+        assert_eq!(
+            (&error["file"], &error["saved"]["follows"]),
+            (&created["file"], &"recordRecovered".into())
+        );
+        assert!(error["error"].as_str().unwrap().contains("trapped"), "{error}");
+    }
+    assert!(its("recordGap").iter().any(|gap| gap["reason"] == "failed-segment"), "{told:?}");
+    assert_eq!((its("outStreamCreated").len(), its("outStreamClosed").len()), (1, 1));
     let version = recorder.host.formats.get("flv").unwrap();
     let flv = fs::read(recorder.media("x.flv")).unwrap();
     let payload = clip.samples.iter().map(|s| s.data.len()).sum::<usize>();

@@ -83,13 +83,14 @@ async fn a_recording_takes_no_more_memory_after_a_day_than_after_an_hour() {
         let disk = Disk::new(Roots::open(media.path(), &[]).unwrap(), Some(Duration::from_secs(2)));
         let volume = disk.volumes.get(fs::metadata(media.path()).unwrap().dev()).unwrap();
         let registry = Registry::new(Duration::ZERO);
-        let (events, store) = (Events::default(), Store::in_memory());
+        let events = Events::default();
         let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
         // What waits is not what is measured.
         let config = Config { queue_bytes: 1 << 20, ..Config::default() };
+        let store = Store::in_memory();
         let ids = ConfigIds::open(&store).unwrap();
-        let parts =
-            Parts { registry: registry.clone(), formats: formats.clone(), disk, repairs, events, store, ids };
+        let (registry_, formats_) = (registry.clone(), formats.clone());
+        let parts = Parts { registry: registry_, formats: formats_, disk, repairs, events, store, ids };
         let recordings = Recordings::new(parts, config);
         let recording = recordings.add(settings(format)).await.unwrap();
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -132,7 +133,7 @@ async fn a_recording_takes_no_more_memory_after_a_day_than_after_an_hour() {
             }
         }
         drop(publisher);
-        recordings.remove(recording.config_id).await;
+        recordings.remove(recording.config_id).await.unwrap();
         let dropped = recording.run().map_or(0, |run| run.dropped_samples);
         let bytes = fs::metadata(media.path().join(format!("cam.{format}"))).unwrap().len();
         println!("{format}: {first} KiB after an hour, {last} KiB after a day, {bytes} bytes");

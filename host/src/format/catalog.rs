@@ -8,11 +8,14 @@ use std::{
     collections::BTreeMap,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{Arc, OnceLock, RwLock},
     time::Duration,
 };
 
+use serde_json::json;
+
 use super::{Engine, LoadError, Version, cache::Cache, limits::Limits, version::MAX_COMPONENT};
+use crate::events::{Event, Events};
 
 /// The components in the binary.
 const EMBEDDED: [&[u8]; 3] = [
@@ -34,6 +37,7 @@ struct Inner {
     embedded: Vec<Arc<Version>>,
     files: tokio::sync::Mutex<BTreeMap<PathBuf, Loaded>>,
     active: RwLock<BTreeMap<String, Arc<Version>>>,
+    events: OnceLock<Events>,
 }
 
 /// A file of the formats folder.
@@ -74,10 +78,16 @@ impl Formats {
             embedded,
             files: tokio::sync::Mutex::default(),
             active: RwLock::default(),
+            events: OnceLock::new(),
         }));
         formats.activate(&BTreeMap::new());
         formats.refresh().await;
         Ok(formats)
+    }
+
+    /// From here on `formatSwapped` and `formatFailed` tell what becomes of files in the folder. Once.
+    pub fn tell(&self, events: Events) {
+        let _ = self.0.events.set(events);
     }
 
     /// The component that writes a format now.
@@ -145,6 +155,10 @@ impl Formats {
                 Err(error) => {
                     let kept = before.as_ref().map_or("nothing".into(), |v| v.label());
                     tracing::error!(file = %path.display(), %error, kept, "format not loaded");
+                    let payload = json!({
+                        "file": path.to_string_lossy(), "error": error.to_string(), "kept": before.as_deref().map(about),
+                    });
+                    self.send(Event::new("formatFailed", payload));
                     before
                 }
             };
@@ -170,6 +184,10 @@ impl Formats {
             active.insert(version.manifest.format.clone(), version.clone());
         }
         let mut current = self.0.active.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for name in current.keys().filter(|name| !active.contains_key(*name)) {
+            let payload = json!({ "format": name, "from": about(&current[name]), "to": null });
+            self.send(Event::new("formatSwapped", payload));
+        }
         for (name, version) in &active {
             if current.get(name).is_none_or(|c| c.sha256 != version.sha256) {
                 let file = version.file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
@@ -178,14 +196,28 @@ impl Formats {
                     from = file,
                     "format is used from the next segment on"
                 );
+                let from = current.get(name).map(|version| about(version));
+                let payload = json!({ "format": name, "from": from, "to": about(version) });
+                self.send(Event::new("formatSwapped", payload));
             }
         }
         *current = active;
     }
 
+    fn send(&self, event: Event) {
+        if let Some(events) = self.0.events.get() {
+            events.send(event);
+        }
+    }
+
     fn read_active(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Version>>> {
         self.0.active.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// A version as events have it.
+fn about(version: &Version) -> serde_json::Value {
+    json!({ "version": version.manifest.version, "sha256": version.sha256 })
 }
 
 /// The components in a folder. One that can't be read is as good as empty.

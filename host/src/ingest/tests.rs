@@ -35,7 +35,7 @@ async fn an_ingest_point_leads_from_its_key_to_its_name_and_keeps_others_off() {
     // After a restart, with keys only.
     let settings = Settings { auth: vec![PublishAuth::IngestPoints], ..Settings::default() };
     let ingest = open(settings, &store).unwrap();
-    assert_eq!(ingest.points().list(), [point.clone()]);
+    assert_eq!(ingest.points().list(), std::slice::from_ref(&point));
     assert_eq!(ingest.admit(&request("key-of-cam1", None), far(1)).await, Ok("cam1".into()));
     assert_eq!(ingest.admit(&request("cam2", None), far(1)).await, Err(Refusal::NoPoint));
     assert_eq!(ingest.points().remove_id(point.config_id).await.unwrap(), point);

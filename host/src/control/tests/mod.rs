@@ -25,6 +25,11 @@ use crate::{
 
 /// A context, and its media root, which is gone when dropped.
 async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
+    context_with(limits, Store::in_memory()).await
+}
+
+/// The same, with orders kept there.
+async fn context_with(limits: Limits, store: Store) -> (Arc<Context>, TempDir) {
     /// Compiled once for all tests.
     static FORMATS: OnceCell<Formats> = OnceCell::const_new();
     let open = async || {
@@ -39,7 +44,6 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
     let registry = Registry::default();
     let events = Events::default();
     let repairs = Repairs::new(disk.clone(), formats.clone(), events.clone());
-    let store = Store::in_memory();
     let parts = recorder::Parts {
         registry: registry.clone(),
         formats,

@@ -34,13 +34,13 @@ async fn hostile_names_lead_nowhere() {
         let odd = |c: char| c.is_control() || c == '\u{202e}' || c == '\u{ff0f}';
         assert!(!parts[0].starts_with(['.', '-']) && parts[0] != "CON" && !parts[0].contains(odd), "{file}");
     }
+    let control = "Syntax error. The command has a control character";
     for (params, error) in [
         (format!("localStreamName={long} pathToFile=x"), "Unable to record stream: stream name "),
-        ("localStreamName=a\\\nb pathToFile=x".into(), "Unable to record stream: stream name "),
         (format!("localStreamName=a pathToFile={long}"), "Unable to record stream: pathToFile "),
-        ("localStreamName=a pathToFile=a\0b".into(), "Unable to record stream: pathToFile "),
+        ("localStreamName=a\u{1}b pathToFile=x".into(), control),
+        ("localStreamName=a pathToFile=a\0b".into(), control),
     ] {
-        let params = params.replace("\\\n", "\u{1}");
         let got = fails(&context, &format!("record {params}")).await;
         assert!(got.starts_with(error) && got.len() < 600, "{got}");
     }
@@ -96,10 +96,47 @@ async fn what_is_not_recorded_can_be_paused_and_not_split() {
 async fn an_order_is_kept_until_it_is_removed() {
     let (context, _media) = context(Limits::default()).await;
     ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
-    let kept: Vec<(u64, crate::recorder::Settings)> =
-        context.store.all(crate::store::Table::Recordings).unwrap();
+    let kept: Vec<(u64, recorder::Settings)> = context.store.all(crate::store::Table::Recordings).unwrap();
     assert_eq!((kept.len(), kept[0].0, kept[0].1.path_to_file.as_str()), (1, 1, "a"));
     ok(&context, "removeConfig id=1", "Configuration terminated").await;
     let kept: Vec<(u64, Value)> = context.store.all(crate::store::Table::Recordings).unwrap();
     assert!(kept.is_empty());
+}
+
+#[tokio::test]
+async fn an_order_that_can_not_be_kept_is_none() {
+    let (context, _media) = context_with(Limits::default(), Store::in_memory().broken()).await;
+    let _publisher = commands::publish(&context, "cam1");
+    for keep_alive in [0, 1] {
+        let line = format!("record localStreamName=cam1 pathToFile=a overwrite=1 keepAlive={keep_alive}");
+        let reply = ask(&context, &line).await;
+        assert_eq!((reply.status, reply.fault), (Status::Fail, Fault::Failed));
+        assert!(reply.description.starts_with("Unable to record stream: it can't be kept: "), "{reply:?}");
+    }
+    let reply = ask(&context, "recordRule streams=*").await;
+    assert_eq!((reply.status, reply.fault), (Status::Fail, Fault::Failed));
+    assert_eq!(ok(&context, "listConfig", "Run-time configuration").await["record"], json!([]));
+    assert_eq!(ok(&context, "listRecordRules", "Record rules").await, json!([]));
+    assert_eq!(ok(&context, "getStreamsCount", "Active streams count").await["streamCount"], 1);
+}
+
+#[tokio::test]
+async fn a_rule_orders_before_the_first_sample_and_for_who_is_there() {
+    let (context, _media) = context(Limits::default()).await;
+    let _first = commands::publish(&context, "front-1");
+    ok(&context, "recordRule streams=front-? type=ts chunkAlign=hour", "Streams will be recorded").await;
+    let _second = commands::publish(&context, "front-2");
+    let _other = commands::publish(&context, "front-10");
+    let listed = ok(&context, "listConfig", "Run-time configuration").await["record"].take();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|r| r["localStreamName"].clone()).collect();
+    assert_eq!(names, ["front-1", "front-2"]);
+    assert!(listed[1]["computedPathToFile"].as_str().unwrap().ends_with("/front-2.ts"), "{listed}");
+    assert_eq!((&listed[1]["ruleId"], &listed[1]["chunkAlign"]), (&json!(1), &json!("hour")));
+    let rules = ok(&context, "listRecordRules", "Record rules").await;
+    assert_eq!(rules[0]["configIds"], json!([2, 3]));
+    ok(&context, "removeRecordRule id=1", "Rule removed").await;
+    assert_eq!(
+        ok(&context, "listConfig", "Run-time configuration").await["record"].as_array().unwrap().len(),
+        2
+    );
 }

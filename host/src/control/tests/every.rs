@@ -111,7 +111,7 @@ const CASES: &[Case] = &[
     no("splitRecord", "Syntax error. No parameters provided"),
     ok("pauseRecord configId=2", "Recording paused", r#"{"configs":[{…"configId":2,…}]}"#),
     no("pauseRecord configId=2", "Unable to pause: it is paused already"),
-    ok("resumeRecord localStreamName=cam1", "Recording resumed", r#"{"configs":[{…"configId":2,…}]}"#),
+    ok("resumeRecord configId=2", "Recording resumed", r#"{"configs":[{…"configId":2,…}]}"#),
     no("resumeRecord configId=2", "Unable to resume: it is not paused"),
     ok("recordRule streams=studio* type=ts", "Streams will be recorded", r#"{…"streams":"studio*",…}"#),
     no("recordRule streams=[", "Unable to make the rule: …"),

@@ -12,7 +12,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -154,10 +154,55 @@ pub struct Opened {
     pub set_aside: Option<(PathBuf, String)>,
 }
 
+/// A database that is open, or was until its disk failed: after that it takes nothing any more, and is opened again.
+#[derive(Debug)]
+struct File {
+    /// None: it is in memory.
+    path: Option<PathBuf>,
+    db: RwLock<Option<Database>>,
+}
+
+impl File {
+    fn read<T>(
+        &self,
+        read: impl FnOnce(redb::ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db = db.as_ref().ok_or_else(|| StoreError::Failed("its disk has failed".into()))?;
+        read(db.begin_read().map_err(StoreError::failed)?)
+    }
+
+    /// Makes changes, in a database that is opened again if it has to be.
+    fn commit<'a>(&self, changes: impl Iterator<Item = &'a Change> + Clone) -> Result<(), StoreError> {
+        let error = {
+            let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+            match db.as_ref().map(|db| commit(db, changes.clone())) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => Some(error),
+                None => None,
+            }
+        };
+        let Some(path) = &self.path else { return Err(error.unwrap_or_else(ended)) };
+        if let Some(error) = error {
+            tracing::warn!(%error, "the database is opened again");
+        }
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // Its lock has to go first.
+        *db = None;
+        let opened = open(path).map_err(|fault| match fault {
+            Fault::Damaged(error) => StoreError::Open { path: path.clone(), error },
+            Fault::Other(error) => error,
+        })?;
+        let result = commit(&opened, changes);
+        *db = Some(opened);
+        result
+    }
+}
+
 /// The database. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    db: Arc<Database>,
+    file: Arc<File>,
     /// Told when orders were changed.
     orders: watch::Sender<()>,
     jobs: mpsc::SyncSender<Job>,
@@ -174,7 +219,7 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Opened, StoreError> {
         let path = folder.join(FILE);
         let damage = match open(&path) {
-            Ok(db) => return Ok(Opened { store: Self::new(db)?, set_aside: None }),
+            Ok(db) => return Ok(Opened { store: Self::new(Some(path), db)?, set_aside: None }),
             Err(Fault::Damaged(damage)) => damage,
             Err(Fault::Other(error)) => return Err(error),
         };
@@ -186,7 +231,7 @@ impl Store {
             Fault::Damaged(damage) => failed(damage),
             Fault::Other(error) => error,
         })?;
-        Ok(Opened { store: Self::new(db)?, set_aside: Some((aside, damage)) })
+        Ok(Opened { store: Self::new(Some(path.clone()), db)?, set_aside: Some((aside, damage)) })
     }
 
     /// Opens the database of a data folder, which must be there and whole.
@@ -195,7 +240,7 @@ impl Store {
         let failed = |error: String| StoreError::Open { path: path.clone(), error };
         std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?;
         match open(&path) {
-            Ok(db) => Self::new(db),
+            Ok(db) => Self::new(Some(path.clone()), db),
             Err(Fault::Damaged(damage)) => Err(failed(format!("it is damaged: {damage}"))),
             Err(Fault::Other(error)) => Err(error),
         }
@@ -206,7 +251,7 @@ impl Store {
         let backend = redb::backends::InMemoryBackend::new();
         let db = Database::builder().create_with_backend(backend).expect("memory does not fail");
         begin(&db).expect("memory does not fail");
-        Self::new(db).expect("a thread")
+        Self::new(None, db).expect("a thread")
     }
 
     /// The same, that can keep nothing more.
@@ -215,16 +260,16 @@ impl Store {
         Self { jobs: mpsc::sync_channel(1).0, ..self }
     }
 
-    fn new(db: Database) -> Result<Self, StoreError> {
-        let db = Arc::new(db);
+    fn new(path: Option<PathBuf>, db: Database) -> Result<Self, StoreError> {
+        let file = Arc::new(File { path, db: RwLock::new(Some(db)) });
         let (jobs, waiting) = mpsc::sync_channel::<Job>(MAX_WAITING);
         let orders = watch::Sender::default();
-        let (its, told) = (db.clone(), orders.clone());
+        let (its, told) = (file.clone(), orders.clone());
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || work(&its, &waiting, &told))
             .map_err(|error| StoreError::Failed(format!("its thread: {error}")))?;
-        Ok(Self { db, orders, jobs })
+        Ok(Self { file, orders, jobs })
     }
 
     /// Makes changes durable: all of them, or none if it fails.
@@ -259,26 +304,28 @@ impl Store {
         first: u64,
         most: usize,
     ) -> Result<Vec<(u64, T)>, StoreError> {
-        let read = self.db.begin_read().map_err(StoreError::failed)?;
-        let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
-        let range = open.range(first..).map_err(StoreError::failed)?;
-        range
-            .take(most)
-            .map(|entry| {
-                let (key, value) = entry.map_err(StoreError::failed)?;
-                let key = key.value();
-                let value = serde_json::from_slice(value.value());
-                Ok((key, value.map_err(|e| StoreError::Value { table, key, error: e.to_string() })?))
-            })
-            .collect()
+        self.file.read(|read| {
+            let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
+            let range = open.range(first..).map_err(StoreError::failed)?;
+            range
+                .take(most)
+                .map(|entry| {
+                    let (key, value) = entry.map_err(StoreError::failed)?;
+                    let key = key.value();
+                    let value = serde_json::from_slice(value.value());
+                    Ok((key, value.map_err(|e| StoreError::Value { table, key, error: e.to_string() })?))
+                })
+                .collect()
+        })
     }
 
     /// The largest number in a table; 0: it is empty.
     pub fn last(&self, table: Table) -> Result<u64, StoreError> {
-        let read = self.db.begin_read().map_err(StoreError::failed)?;
-        let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
-        let last = open.last().map_err(StoreError::failed)?;
-        Ok(last.map_or(0, |(key, _)| key.value()))
+        self.file.read(|read| {
+            let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
+            let last = open.last().map_err(StoreError::failed)?;
+            Ok(last.map_or(0, |(key, _)| key.value()))
+        })
     }
 
     /// The last number that a counter gave; 0: none.
@@ -316,6 +363,15 @@ fn open_checked(path: &Path) -> Result<Database, Fault> {
         }
         damage => Fault::Damaged(damage.to_string()),
     };
+    // Keys of publishers are in it: nobody else may read it.
+    let private = || {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        let mut options = std::fs::File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+    };
+    private()
+        .map_err(|error| Fault::Other(StoreError::Open { path: path.into(), error: error.to_string() }))?;
     let mut db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(fault)?;
     // All of it, so that damage shows now and not in a month.
     match db.check_integrity() {
@@ -323,25 +379,33 @@ fn open_checked(path: &Path) -> Result<Database, Fault> {
         Ok(false) => return Err(Fault::Damaged("its checksums do not match".into())),
         Err(error) => return Err(fault(error)),
     }
-    begin(&db).map_err(|error| Fault::Damaged(error.to_string()))?;
+    begin(&db).map_err(|error| match error {
+        redb::Error::Io(error) => {
+            Fault::Other(StoreError::Open { path: path.into(), error: error.to_string() })
+        }
+        redb::Error::PreviousIo => {
+            Fault::Other(StoreError::Open { path: path.into(), error: error.to_string() })
+        }
+        damage => Fault::Damaged(damage.to_string()),
+    })?;
     Ok(db)
 }
 
 /// Makes the tables that are missing.
-fn begin(db: &Database) -> Result<(), StoreError> {
-    let write = db.begin_write().map_err(StoreError::failed)?;
+fn begin(db: &Database) -> Result<(), redb::Error> {
+    let write = db.begin_write()?;
     for table in Table::ALL {
-        write.open_table(table.definition()).map_err(StoreError::failed)?;
+        write.open_table(table.definition())?;
     }
-    write.commit().map_err(StoreError::failed)
+    Ok(write.commit()?)
 }
 
 /// Makes changes, as many calls at once as wait, until nobody can ask any more.
-fn work(db: &Database, waiting: &mpsc::Receiver<Job>, orders: &watch::Sender<()>) {
+fn work(file: &File, waiting: &mpsc::Receiver<Job>, orders: &watch::Sender<()>) {
     while let Ok(first) = waiting.recv() {
         let mut jobs = vec![first];
         jobs.extend(waiting.try_iter().take(MAX_GROUP - 1));
-        let result = commit(db, jobs.iter().flat_map(|job| &job.changes));
+        let result = file.commit(jobs.iter().flat_map(|job| &job.changes));
         if let Err(error) = &result {
             tracing::error!(%error, calls = jobs.len(), "changes can't be kept");
         }
@@ -427,6 +491,17 @@ mod tests {
         store.apply(vec![ids.change()]).await.unwrap();
         store.apply(vec![early]).await.unwrap();
         assert_eq!(ConfigIds::open(&store).unwrap().next(), 4, "an older change that came late");
+    }
+
+    #[tokio::test]
+    async fn a_database_whose_disk_has_failed_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap().store;
+        store.apply(vec![Change::put(Table::Recordings, 1, &"one")]).await.unwrap();
+        *store.file.db.write().unwrap() = None;
+        assert!(store.all::<String>(Table::Recordings).is_err());
+        store.apply(vec![Change::put(Table::Recordings, 2, &"two")]).await.unwrap();
+        assert_eq!(recordings(&store).len(), 2);
     }
 
     #[tokio::test]

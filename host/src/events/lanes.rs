@@ -112,7 +112,10 @@ impl Lanes {
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match self.down {
             _ if self.under_way > 0 && self.down.is_some() => None,
-            Some((_, until)) => (!self.keys.is_empty()).then_some(until),
+            Some((_, until)) if self.ready.is_empty() => {
+                self.asleep.first().map(|(asleep, _)| until.max(*asleep))
+            }
+            Some((_, until)) => Some(until),
             None => self.asleep.first().map(|(until, _)| *until),
         }
     }
@@ -146,10 +149,11 @@ impl Lanes {
         failures
     }
 
-    /// The event of a lane that was under way did not get to the receiver: it is the first that is tried again.
+    /// The event of a lane that was under way did not get to the receiver. Other lanes are tried first, in case it is
+    /// the event that the receiver can't take.
     pub(super) fn again(&mut self, id: LaneId) {
         if self.landed(id).is_some() {
-            self.ready.push_front(id);
+            self.ready.push_back(id);
         }
     }
 

@@ -19,6 +19,12 @@ pub(super) enum Failure {
     Unreachable(String),
     #[error("answered {0}")]
     Refused(u16),
+    /// It took the connection and not the event: no answer in time, or a broken one.
+    #[error("{0}")]
+    Broke(String),
+    /// The event could not be read from the outbox.
+    #[error("the outbox can't be read: {0}")]
+    Unread(String),
 }
 
 /// A receiver.
@@ -71,8 +77,11 @@ impl Receiver {
         if let Some(secret) = &self.secret {
             request = request.header("x-reelwright-signature", signature(secret, now, &body));
         }
-        let unreachable = |error: reqwest::Error| Failure::Unreachable(reason(&error));
-        let mut response = request.body(body).send().await.map_err(unreachable)?;
+        let failure = |error: reqwest::Error| match error.is_connect() {
+            true => Failure::Unreachable(reason(&error)),
+            false => Failure::Broke(reason(&error)),
+        };
+        let mut response = request.body(body).send().await.map_err(failure)?;
         let status = response.status();
         let mut read = 0;
         while read < MAX_BODY

@@ -287,8 +287,10 @@ impl Sink {
         let record = tokio::task::spawn_blocking(move || store.from::<Record>(Table::Outbox, key, 1)).await;
         let record = match record {
             Ok(Ok(records)) => records.into_iter().find(|(found, _)| *found == key).map(|(_, record)| record),
-            Ok(Err(error)) => return Landed::gone(lane, key, error.to_string()),
-            Err(error) => return Landed::gone(lane, key, error.to_string()),
+            Ok(Err(error @ StoreError::Value { .. })) => return Landed::gone(lane, key, error.to_string()),
+            // It is there, and can be read when the disk is well again.
+            Ok(Err(error)) => return Landed::unread(lane, key, error.to_string()),
+            Err(error) => return Landed::unread(lane, key, error.to_string()),
         };
         let Some(Record { kind, mut body, .. }) = record else {
             return Landed::gone(lane, key, "it is not there".into());
@@ -330,7 +332,7 @@ impl Sink {
                 state.finished.push(key);
                 self.lose(state, 1, "the outbox could not be read");
             }
-            Err(Fault::Failure(failure @ Failure::Refused(_))) => {
+            Err(Fault::Failure(failure @ (Failure::Refused(_) | Failure::Broke(_)))) => {
                 if state.lanes.came_ms(key).is_some_and(|at_ms| at_ms < oldest_ms) {
                     tracing::error!(sink, event, kind, "an event is given up (event-retry-for): {failure}");
                     state.lanes.done(lane, true);
@@ -360,6 +362,11 @@ impl Sink {
 }
 
 impl Landed {
+    fn unread(lane: LaneId, key: u64, error: String) -> Self {
+        let result = Err(Fault::Failure(Failure::Unread(error)));
+        Self { lane, key, kind: String::new(), lost: 0, result }
+    }
+
     fn gone(lane: LaneId, key: u64, error: String) -> Self {
         Self { lane, key, kind: String::new(), lost: 0, result: Err(Fault::Gone(error)) }
     }

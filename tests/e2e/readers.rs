@@ -88,9 +88,9 @@ fn ffmpeg() -> Command {
     command
 }
 
-/// Hashes of the frames as they are in the file.
+/// Hashes of the frames as they are in the file, those before the first key frame too.
 pub(crate) fn hashes(file: &Path, form: Form) -> Hashes {
-    framemd5(ffmpeg().arg("-i").arg(file), &[&["-c", "copy"], form.filters()].concat())
+    framemd5(ffmpeg().arg("-i").arg(file), &[&["-c", "copy", "-copyinkf"], form.filters()].concat())
 }
 
 /// Hashes of the decoded frames.

@@ -30,6 +30,7 @@ mod pieces;
 mod random;
 mod volume;
 
+mod data;
 mod filesystems;
 mod frozen;
 mod full;

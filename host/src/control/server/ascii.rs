@@ -262,7 +262,12 @@ impl Client {
 
     async fn write(&mut self, reply: &Reply) -> io::Result<()> {
         let text = self.form.render(reply);
-        timeout(self.context.limits.write, self.socket.write_all(&text)).await?
+        let write = async {
+            self.socket.write_all(&text).await?;
+            // TLS keeps what the socket has no room for.
+            self.socket.flush().await
+        };
+        timeout(self.context.limits.write, write).await?
     }
 
     async fn idle(mut self, idle: Duration) -> io::Result<()> {
@@ -273,10 +278,12 @@ impl Client {
     /// Ends our side, and reads on for a moment: unread bytes would turn the end into a reset, which can
     /// overtake the last reply.
     async fn close(mut self) -> io::Result<()> {
-        self.socket.shutdown().await?;
-        let mut scrap = [0; 4096];
-        let drain = async { while self.socket.read(&mut scrap).await.is_ok_and(|n| n > 0) {} };
-        let _ = timeout(LINGER, drain).await;
-        Ok(())
+        let farewell = async {
+            self.socket.shutdown().await?;
+            let mut scrap = [0; 4096];
+            while self.socket.read(&mut scrap).await.is_ok_and(|n| n > 0) {}
+            Ok(())
+        };
+        timeout(LINGER, farewell).await.unwrap_or(Ok(()))
     }
 }

@@ -218,7 +218,7 @@ impl Client {
         match self.caller() {
             Some(caller) => {
                 if line.is_ok() && self.settled.is_none() {
-                    self.settled = Some(Busy::new(self.seat.busy()));
+                    self.settled = Some(Busy::new(self.seat.work()));
                 }
                 answer(&self.context, &caller, line).await
             }
@@ -249,7 +249,7 @@ impl Client {
                     }
                     Ok(Caller { name, role, .. }) => {
                         self.login = Some(Digest::of(token));
-                        self.settled.get_or_insert_with(|| Busy::new(self.seat.busy()));
+                        self.settled.get_or_insert_with(|| Busy::new(self.seat.work()));
                         Reply::success("Authenticated", json!({ "name": name, "role": role.as_str() }))
                     }
                     Err(denied) => Reply { close: matches!(denied, Denied::Wait(_)), ..denied.reply() },

@@ -10,21 +10,23 @@
 //! ```
 //!
 //! A running server keeps such a copy of its orders as `state.toml` in the data folder, at most a second behind the
-//! database. When the database turns out to be damaged, the copy takes its place.
+//! database. When the database turns out to be damaged, or is gone, the copy takes its place; a copy that makes no sense
+//! is kept under another name.
 
 use std::{
     collections::BTreeMap,
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    recorder::Settings,
+    ingest::Point,
+    recorder::{Rule, Settings},
     store::{Change, Counter, Opened, Store, StoreError, Table},
 };
 
@@ -125,6 +127,26 @@ impl State {
         }
     }
 
+    /// Checks that each order is one, and of the id that it is under.
+    fn check(&self) -> Result<(), StateError> {
+        fn check<T: DeserializeOwned>(id: &str, order: &Value) -> Result<(), String> {
+            match order.get("configId") {
+                Some(own) if own.as_u64() != id.parse().ok() => return Err(format!("its configId is {own}")),
+                _ => {}
+            }
+            serde_json::from_value::<T>(order.clone()).map(drop).map_err(|error| error.to_string())
+        }
+        type Check = fn(&str, &Value) -> Result<(), String>;
+        let checks: [Check; 3] = [check::<Settings>, check::<Rule>, check::<Point>];
+        let orders = [&self.recordings, &self.rules, &self.ingest_points];
+        for ((orders, (_, table)), check) in orders.into_iter().zip(TABLES).zip(checks) {
+            for (id, order) in orders {
+                check(id, order).map_err(|error| StateError::Order { table, id: id.clone(), error })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The changes that make a store have these orders: besides what it has, or instead of it.
     fn changes(&self, store: &Store, replace: bool) -> Result<Vec<Change>, StateError> {
         let mut changes = Vec::new();
@@ -142,10 +164,6 @@ impl State {
                 if !order.is_object() {
                     return Err(wrong("it is no table"));
                 }
-                if table == Table::Recordings {
-                    serde_json::from_value::<Settings>(order.clone())
-                        .map_err(|error| wrong(&error.to_string()))?;
-                }
                 let other = |there: &&Value| without_nulls((*there).clone()) != *order;
                 if !replace && there.get(&number).is_some_and(|there| other(&there)) {
                     return Err(StateError::Taken { table: name, id: number });
@@ -160,7 +178,9 @@ impl State {
 
     /// Makes a store have these orders: besides what it has, or instead of it. All of them, or none.
     pub async fn import(&self, store: &Store, replace: bool) -> Result<(), StateError> {
-        Ok(store.apply(self.changes(store, replace)?).await?)
+        let changes = self.changes(store, replace)?;
+        self.check()?;
+        Ok(store.apply(changes).await?)
     }
 
     /// How many orders there are.
@@ -181,31 +201,68 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// Opens the store of a data folder. If its database is damaged, a new one gets the orders of the copy.
+/// Opens the store of a data folder. If its database was damaged, or there was none, the new one gets the orders of
+/// the copy. Fails also if a copy that makes no sense can't be kept: the next one would be written over it.
 pub async fn open(folder: &Path) -> Result<Store, StoreError> {
     let Opened { store, set_aside } = Store::open(folder)?;
-    let Some((aside, damage)) = set_aside else { return Ok(store) };
-    let aside = aside.display();
-    let restored = match State::read(&folder.join(FILE)) {
-        Ok(state) => state.import(&store, false).await.map(|()| state.count()),
-        Err(error) => Err(error),
+    let copy = folder.join(FILE);
+    if set_aside.is_none() && !(is_new(&store)? && copy.try_exists().unwrap_or(true)) {
+        return Ok(store);
+    }
+    let (aside, damage) = match set_aside {
+        Some((aside, damage)) => (aside.display().to_string(), damage),
+        None => ("nothing".into(), "there was none".into()),
     };
-    match restored {
+    match restore(&store, &copy).await {
         Ok(orders) => tracing::error!(
-            set_aside = %aside,
+            set_aside = aside,
             damage,
             orders,
-            "the database was damaged; a new one has the orders of {FILE}. Events that waited to be delivered, and ids of \
-             commands, are in the old one only"
+            "the database was damaged or gone; a new one has the orders of {FILE}. Events that waited to be \
+             delivered, and ids of commands, are not in it"
         ),
-        Err(error) => tracing::error!(
-            set_aside = %aside,
-            damage,
-            copy = %error,
-            "the database was damaged, and so is its copy; what was kept has to be ordered again"
-        ),
+        Err(error) => {
+            let kept = keep_damaged(&copy)?;
+            tracing::error!(
+                set_aside = aside,
+                damage,
+                copy = %error,
+                copy_set_aside = %kept.display(),
+                "the database was damaged or gone, and so is its copy; what was kept has to be ordered again"
+            );
+        }
     }
     Ok(store)
+}
+
+/// Whether nothing was ever written to a store.
+fn is_new(store: &Store) -> Result<bool, StoreError> {
+    for counter in [Counter::Instance, Counter::Event, Counter::ConfigId] {
+        if store.counter(counter)? != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(State::of(store)?.count() == 0)
+}
+
+/// Takes up the orders of a copy as they are: each one that makes no sense is named, and left out, by who reads it
+/// from the store. Returns how many there are.
+async fn restore(store: &Store, copy: &Path) -> Result<usize, StateError> {
+    let state = State::read(copy)?;
+    store.apply(state.changes(store, false)?).await?;
+    Ok(state.count())
+}
+
+/// Renames a copy, if there is one.
+fn keep_damaged(copy: &Path) -> Result<PathBuf, StoreError> {
+    let ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let kept = copy.with_file_name(format!("{FILE}.damaged-{ms}"));
+    match std::fs::rename(copy, &kept) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Open { path: copy.into(), error: format!("it can't be set aside: {error}") })
+        }
+        _ => Ok(kept),
+    }
 }
 
 /// Keeps the copy, for ever.
@@ -256,12 +313,16 @@ mod tests {
         json!({ "localStreamName": "cam1", "pathToFile": "a/ü \"b\"", "type": "ts", "user": { "_who": "me" } })
     }
 
+    fn point(config_id: u64) -> Value {
+        json!({ "configId": config_id, "privateStreamName": "k", "publicStreamName": "cam1" })
+    }
+
     async fn filled() -> Store {
         let store = Store::in_memory();
         let changes = vec![
             Change::put(Table::Recordings, 3, &order()),
-            Change::put(Table::Rules, 5, &json!({ "streams": "cam*", "nothing": null })),
-            Change::put(Table::IngestPoints, 6, &json!({ "private": "k", "public": "cam1" })),
+            Change::put(Table::Rules, 5, &json!({ "streams": "cam*", "record": {}, "nothing": null })),
+            Change::put(Table::IngestPoints, 6, &point(6)),
             Change::put(Table::Outbox, 1, &json!({ "is": "no order" })),
             Change::count(Counter::ConfigId, 9),
         ];
@@ -307,7 +368,10 @@ mod tests {
         let path = dir.path().join("state.toml");
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            State::read(&path).and_then(|state| state.changes(&Store::in_memory(), false))
+            State::read(&path).and_then(|state| {
+                state.changes(&Store::in_memory(), false)?;
+                state.check()
+            })
         };
         for (text, error) in [
             ("version = 1\nlast-config-id = 0\nrecodings = {}", "recodings"),
@@ -316,6 +380,15 @@ mod tests {
             ("version = 1\nlast-config-id = 0\n[recordings]\nx = {}", "recordings x: an id is a number"),
             ("version = 1\nlast-config-id = 0\n[rules]\n7 = 1", "rules 7: it is no table"),
             ("version = 1\nlast-config-id = 0\n[recordings.7]\nkeepAlive = 3", "recordings 7: "),
+            (
+                "version = 1\nlast-config-id = 0\n[rules.7]\nstreams = \"*\"",
+                "rules 7: missing field `record`",
+            ),
+            (
+                "version = 1\nlast-config-id = 0\n[ingest-points.7]\nconfigId = 7",
+                "ingest-points 7: missing field",
+            ),
+            ("version = 1\nlast-config-id = 0\n[ingest-points.7]\nconfigId = 8", "its configId is 8"),
         ] {
             let got = read(text).unwrap_err().to_string();
             assert!(got.contains(error), "{text}: {got}");
@@ -329,8 +402,46 @@ mod tests {
         std::fs::write(dir.path().join("reelwright.redb"), "damage").unwrap();
         let store = open(dir.path()).await.unwrap();
         assert_eq!(State::of(&store).unwrap(), State::of(&filled().await).unwrap());
-        let names = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name());
-        assert!(names.into_iter().any(|name| name.to_string_lossy().contains("damaged-")));
+        assert!(names(dir.path()).iter().any(|name| name.contains("redb") && name.contains("damaged-")));
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(dir).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_copy_takes_the_place_of_a_database_that_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let filled = filled().await;
+        // With an order that makes no sense: it keeps no other from coming back.
+        filled.apply(vec![Change::put(Table::Rules, 8, &json!({ "no": "rule" }))]).await.unwrap();
+        write(&filled, dir.path()).unwrap();
+        let store = open(dir.path()).await.unwrap();
+        assert_eq!(State::of(&store).unwrap(), State::of(&filled).unwrap());
+        store.apply(vec![Change::remove(Table::Rules, 8)]).await.unwrap();
+        drop(store);
+        // It is not new any more.
+        let store = loop {
+            match open(dir.path()).await {
+                // Until the one before is closed.
+                Err(StoreError::InUse(_)) => tokio::task::yield_now().await,
+                store => break store.unwrap(),
+            }
+        };
+        assert_eq!(State::of(&store).unwrap().count(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_makes_no_sense_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), "version = 1 and more").unwrap();
+        let store = open(dir.path()).await.unwrap();
+        assert_eq!(State::of(&store).unwrap().count(), 0);
+        write(&store, dir.path()).unwrap();
+        let kept =
+            names(dir.path()).into_iter().find(|name| name.starts_with("state.toml.damaged-")).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join(kept)).unwrap(), "version = 1 and more");
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,9 +109,9 @@ impl CommandIds {
         }
     }
 
-    /// The command has answered; one that failed gives its id back.
-    pub(super) async fn end(&self, Running(number): Running, success: bool, description: &str) {
-        let change = if success {
+    /// The command has answered; one that has done nothing gives its id back.
+    pub(super) async fn end(&self, Running(number): Running, done: bool, description: &str) {
+        let change = if done {
             let mut state = lock(&self.state);
             let Some(entry) = state.by_number.get_mut(&number) else { return };
             entry.answered = Some(description.into());

@@ -238,7 +238,8 @@ async fn dispatch(context: &Context, role: Role, id: Option<&str>, line: Line) -
     match context.ids.begin(id, command.name).await {
         Ok(running) => {
             let reply = (command.run)(context, args).await;
-            context.ids.end(running, reply.status == reply::Status::Success, &reply.description).await;
+            let done = reply.status == reply::Status::Success && !reply.unchanged;
+            context.ids.end(running, done, &reply.description).await;
             reply
         }
         Err(IdError::Store(error)) => Reply::fault(Fault::Failed, IdError::Store(error).to_string()),

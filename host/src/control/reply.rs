@@ -25,6 +25,8 @@ pub struct Reply {
     pub close: bool,
     /// What kind of failure it is, for who looks at codes and not at words. Means nothing with success.
     pub fault: Fault,
+    /// The command changed nothing this time, so that its `commandId` is free again.
+    pub unchanged: bool,
 }
 
 /// Kinds of failure; each transport with codes of its own has one for each.
@@ -56,6 +58,7 @@ impl Reply {
             shown: None,
             close: false,
             fault: Fault::Invalid,
+            unchanged: false,
         }
     }
 

@@ -394,6 +394,8 @@ mod tests {
         assert_eq!((made.status, made.location.as_deref()), (201, Some("/api/v1/recordings/7")));
         let tried = answered("POST", "/recordings", Reply::success("", json!({"configId": 0})));
         assert_eq!((tried.status, tried.location), (200, None));
+        let made = answered("POST", "/rules", Reply::success("", json!({"id": 5, "configIds": []})));
+        assert_eq!((made.status, made.location.as_deref()), (201, Some("/api/v1/rules/5")));
         let data = json!({"dash": [], "record": [1]});
         assert_eq!(answered("GET", "/recordings", Reply::success("", data)).body, json!([1]));
         assert_eq!(answered("GET", "/streams", Reply::success("", Json::Null)).body, json!([]));

@@ -17,7 +17,11 @@ pub(super) type LaneId = Option<u64>;
 /// How many events are under way at most.
 const AT_ONCE: usize = 8;
 
-/// How long a failed delivery waits: at first, and at most. Each failure doubles it.
+/// The shortest wait: what fails at once must not be tried without a pause.
+const MIN_WAIT: Duration = Duration::from_millis(100);
+
+/// How long a failed delivery waits: at first, and at most; less than 100 ms is taken for 100 ms. Each failure doubles
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     pub min: Duration,
@@ -33,7 +37,8 @@ impl Default for Backoff {
 impl Backoff {
     /// The wait after so many failures in a row: a half of it is fixed, the other is chosen by `random`, any number.
     pub(super) fn wait(self, failures: u32, random: u64) -> Duration {
-        let doubled = self.min.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.max);
+        let (min, max) = (self.min.max(MIN_WAIT), self.max.max(MIN_WAIT));
+        let doubled = min.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(max);
         let half = doubled / 2;
         half + half.mul_f64((random % 1024) as f64 / 1023.0)
     }
@@ -269,6 +274,8 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_differ() {
+        let none = Backoff { min: Duration::ZERO, max: Duration::ZERO };
+        assert_eq!(none.wait(1, 1023), MIN_WAIT, "never without a pause");
         let seconds = |failures, random| BACKOFF.wait(failures, random).as_secs_f64();
         let longest: Vec<_> = (1..9).map(|failures| seconds(failures, 1023)).collect();
         assert_eq!(longest, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);

@@ -1,18 +1,16 @@
 //! Asks an HTTP server whether somebody may publish, in the form of nginx-rtmp's `on_publish`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use reqwest::{Client, Url};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::Refusal;
+use super::{LIMIT, Refusal};
 use crate::{
     events,
     rtmp::event::{PublishKind, PublishRequest},
 };
 
-/// How long a publisher waits for the answer at most.
-const LIMIT: Duration = Duration::from_secs(5);
 /// Publishers who are asked about at once; more wait.
 const AT_ONCE: usize = 32;
 
@@ -35,7 +33,7 @@ impl Callback {
         Ok(Self { client, url, free: Semaphore::new(AT_ONCE) })
     }
 
-    /// A 2xx is a yes; anything else, and nothing, is a no.
+    /// A 2xx is a yes and a 4xx a no. Anything else, and nothing, is no answer: the publisher is not to blame.
     pub(super) async fn ask(&self, request: &PublishRequest, far: SocketAddr) -> Result<(), Refusal> {
         let answer = async {
             let _permit = self.free.acquire().await.map_err(|error| error.to_string())?;
@@ -49,7 +47,8 @@ impl Callback {
         };
         let problem = match timeout(LIMIT, answer).await {
             Ok(Ok(status)) if status.is_success() => return Ok(()),
-            Ok(Ok(status)) => return Err(Refusal::Callback(status.as_u16())),
+            Ok(Ok(status)) if status.is_client_error() => return Err(Refusal::Callback(status.as_u16())),
+            Ok(Ok(status)) => format!("it answers {status}"),
             Ok(Err(problem)) => problem,
             Err(_) => format!("no answer within {LIMIT:?}"),
         };
@@ -88,8 +87,47 @@ fn form(request: &PublishRequest, far: SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::{
+        Router,
+        http::{StatusCode, Uri},
+    };
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::rtmp::event::ConnectInfo;
+
+    #[tokio::test]
+    async fn only_a_4xx_is_the_publisher_s_fault() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Answers what is asked for.
+        let app = Router::new().fallback(async |uri: Uri| {
+            uri.path().trim_matches('/').parse::<StatusCode>().unwrap_or_default()
+        });
+        let server = tokio::spawn(axum::serve(listener, app).into_future());
+        let request = PublishRequest {
+            app: "live".into(),
+            name: "cam1".into(),
+            query: None,
+            kind: PublishKind::Live,
+            connect: ConnectInfo::default(),
+        };
+        let (no, unchecked) = (|code| Err(Refusal::Callback(code)), Err(Refusal::Unchecked));
+        for (code, expected) in [
+            (200, Ok(())),
+            (204, Ok(())),
+            (302, unchecked.clone()),
+            (403, no(403)),
+            (404, no(404)),
+            (500, unchecked.clone()),
+            (503, unchecked),
+        ] {
+            let url = Url::parse(&format!("http://{address}/{code}")).unwrap();
+            let answer = Callback::new(url).unwrap().ask(&request, ([10, 0, 0, 9], 5).into()).await;
+            assert_eq!(answer, expected, "{code}");
+        }
+        server.abort();
+    }
 
     #[test]
     fn the_form_has_what_nginx_rtmp_sends_and_can_t_be_faked() {

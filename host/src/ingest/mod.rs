@@ -17,14 +17,17 @@ mod watch;
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, de};
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
     events::Events,
@@ -33,13 +36,19 @@ use crate::{
     store::{ConfigIds, Store, StoreError},
     sync::lock,
 };
-use attempts::Attempts;
+use attempts::{Attempts, Busy};
 use callback::Callback;
 use points::Points;
+use tokens::Tokens;
 
 pub use points::{Point, PointError, mask};
 pub use tokens::TokensError;
 pub use watch::Watch;
+
+/// How long each part of a decision may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Threads that read the file of tokens at most, should its disk not answer.
+const READS: usize = 4;
 
 /// What a publisher has to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -140,6 +149,9 @@ struct Inner {
     callback: Option<Callback>,
     points: Points,
     attempts: Mutex<Attempts>,
+    /// An attempt was decided.
+    decided: Notify,
+    reads: Arc<Semaphore>,
     events: Events,
 }
 
@@ -179,7 +191,8 @@ impl Ingest {
             None => None,
         };
         let (points, attempts) = (Points::open(store, ids)?, Mutex::default());
-        Ok(Self(Arc::new(Inner { auth, token_file, callback, points, attempts, events })))
+        let (decided, reads) = (Notify::new(), Arc::new(Semaphore::new(READS)));
+        Ok(Self(Arc::new(Inner { auth, token_file, callback, points, attempts, decided, reads, events })))
     }
 
     /// Anybody may publish, and nobody is told; for tests.
@@ -194,20 +207,37 @@ impl Ingest {
         &self.0.points
     }
 
-    /// Decides on a publisher. Returns the name of its stream. Takes five seconds at most.
+    /// Decides on a publisher. Returns the name of its stream. Takes fifteen seconds at most: five each for earlier
+    /// attempts of the address, should they be many, for the file of tokens and for the callback.
     pub async fn admit(&self, request: &PublishRequest, far: SocketAddr) -> Result<String, Refusal> {
-        if let Some(wait) = lock(&self.0.attempts).wait(far.ip(), Instant::now()) {
-            tracing::debug!(%far, "refused a stream: too many failed attempts");
-            return Err(Refusal::TooMany(wait));
-        }
+        let mut attempt = self.begin(far).await?;
         let (shown, decision) = self.decide(request, far).await;
         if let Err(refusal) = &decision {
             tracing::warn!(%far, stream = shown, "refused a stream: {refusal}");
-            if refusal.is_attempt() && lock(&self.0.attempts).failed(far.ip(), Instant::now()) {
-                tracing::warn!(%far, "too many failed attempts; the address is refused for a while");
-            }
+            attempt.failed = refusal.is_attempt();
         }
         decision
+    }
+
+    /// Counts an attempt before it is known to fail, so that those who guess gain nothing by doing it all at once.
+    async fn begin(&self, far: SocketAddr) -> Result<Attempt<'_>, Refusal> {
+        let limit = Instant::now() + LIMIT;
+        loop {
+            let decided = self.0.decided.notified();
+            let begun = lock(&self.0.attempts).begin(far.ip(), Instant::now());
+            match begun {
+                Ok(()) => return Ok(Attempt { inner: &self.0, far, failed: false }),
+                Err(Busy::Failed(wait)) => {
+                    tracing::debug!(%far, "refused a stream: too many failed attempts");
+                    return Err(Refusal::TooMany(wait));
+                }
+                Err(Busy::Pending) if timeout_at(limit, decided).await.is_err() => {
+                    tracing::warn!(%far, "refused a stream: too many of its address wait for a decision");
+                    return Err(Refusal::Unchecked);
+                }
+                Err(Busy::Pending) => {}
+            }
+        }
     }
 
     /// The decision, and what the log may show of the name.
@@ -229,19 +259,10 @@ impl Ingest {
 
     async fn check(&self, request: &PublishRequest, name: &str, far: SocketAddr) -> Result<(), Refusal> {
         if let Some(file) = &self.0.token_file {
-            let file = file.clone();
-            // The disk may be slow.
-            let tokens = match tokio::task::spawn_blocking(move || tokens::read(&file)).await {
-                Ok(Ok(tokens)) => tokens,
-                Ok(Err(error)) => {
-                    tracing::error!("nobody may publish: publish-token-file {error}");
-                    return Err(Refusal::Unchecked);
-                }
-                Err(error) => {
-                    tracing::error!("nobody may publish: publish-token-file: {error}");
-                    return Err(Refusal::Unchecked);
-                }
-            };
+            let tokens = self.tokens(file).await.map_err(|error| {
+                tracing::error!("nobody may publish: publish-token-file {error}");
+                Refusal::Unchecked
+            })?;
             let token = request.argument("token").unwrap_or_default();
             if !tokens.allow(&token, name) {
                 return Err(Refusal::Token);
@@ -253,9 +274,41 @@ impl Ingest {
         }
     }
 
+    /// Reads the file of tokens, whose disk may be slow, or not answer at all: then the thread stays with it, so there
+    /// are few.
+    async fn tokens(&self, file: &Path) -> Result<Tokens, String> {
+        let (reads, file) = (self.0.reads.clone(), file.to_owned());
+        let read = async {
+            let permit = reads.acquire_owned().await.map_err(|error| error.to_string())?;
+            let read = tokio::task::spawn_blocking(move || {
+                let read = tokens::read(&file).map_err(|error| error.to_string());
+                drop(permit);
+                read
+            });
+            read.await.map_err(|error| error.to_string())?
+        };
+        timeout(LIMIT, read).await.unwrap_or_else(|_| Err(format!("could not be read within {LIMIT:?}")))
+    }
+
     /// Tells of a stream that began, and of what becomes of it.
     pub fn watch(&self, stream: &Arc<LiveStream>) -> Watch {
         Watch::begin(self.0.events.clone(), stream.clone())
+    }
+}
+
+/// An attempt to publish, until it is dropped.
+struct Attempt<'a> {
+    inner: &'a Inner,
+    far: SocketAddr,
+    failed: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if lock(&self.inner.attempts).end(self.far.ip(), self.failed) {
+            tracing::warn!(far = %self.far, "too many failed attempts; the address is refused for a while");
+        }
+        self.inner.decided.notify_waiters();
     }
 }
 

@@ -49,8 +49,19 @@ pub struct Points {
 
 impl Points {
     pub(super) fn open(store: Store, ids: ConfigIds) -> Result<Self, StoreError> {
-        let all = store.all::<Point>(Table::IngestPoints)?;
-        let known = all.into_iter().map(|(_, point)| (point.private_stream_name.clone(), point)).collect();
+        let mut known = HashMap::new();
+        for (config_id, value) in store.all::<serde_json::Value>(Table::IngestPoints)? {
+            match serde_json::from_value::<Point>(value) {
+                Ok(point) => {
+                    known.insert(point.private_stream_name.clone(), Point { config_id, ..point });
+                }
+                // Not in the words of the error: they may have the key.
+                Err(_) => tracing::error!(
+                    config_id,
+                    "an ingest point that was kept makes no sense; it stays in the database"
+                ),
+            }
+        }
         Ok(Self { store, ids, known: Mutex::new(known), changing: tokio::sync::Mutex::default() })
     }
 

@@ -1,7 +1,12 @@
 //! Who gets in.
 
+use serde_json::json;
+
 use super::*;
-use crate::rtmp::event::{ConnectInfo, PublishKind};
+use crate::{
+    rtmp::event::{ConnectInfo, PublishKind},
+    store::{Change, Table},
+};
 
 fn request(name: &str, query: Option<&str>) -> PublishRequest {
     PublishRequest {
@@ -42,6 +47,16 @@ async fn an_ingest_point_leads_from_its_key_to_its_name_and_keeps_others_off() {
     assert!(matches!(ingest.points().remove("key-of-cam1").await, Err(PointError::Unknown)));
     let next = ingest.points().create("another-key", "cam1").await.unwrap();
     assert!(next.config_id > point.config_id);
+}
+
+#[tokio::test]
+async fn an_ingest_point_that_makes_no_sense_keeps_no_other_off() {
+    let store = Store::in_memory();
+    let put = |id, value| Change::put(Table::IngestPoints, id, &value);
+    let good = json!({ "configId": 9, "privateStreamName": "the-key", "publicStreamName": "cam1" });
+    store.apply(vec![put(1, json!({ "private": "k" })), put(2, good)]).await.unwrap();
+    let points = open(Settings::default(), &store).unwrap().points().list();
+    assert_eq!(points.iter().map(|point| point.config_id).collect::<Vec<_>>(), [2], "the id of its place");
 }
 
 #[tokio::test]

@@ -2,13 +2,19 @@
 //! and drives a [`Session`]; it reads no further while the registry holds the publisher back, so that TCP
 //! does.
 
-use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::pending,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,6 +28,7 @@ use crate::{
     ingest::{self, Ingest, Watch},
     media::{Kind, Sample},
     registry::{self, Publisher, Registry, Source},
+    sync::lock,
 };
 
 /// Read buffer of a connection.
@@ -41,6 +48,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// From the first byte to the end of the handshake.
     pub handshake_timeout: Duration,
+    /// Longest time without a stream: from the end of the handshake, or of the last stream.
+    pub publish_timeout: Duration,
     /// Longest time without a byte from the peer.
     pub idle_timeout: Duration,
     /// Longest time for the peer to take what we answer.
@@ -53,6 +62,7 @@ impl Default for Settings {
             limits: Limits::default(),
             max_connections: 1000,
             handshake_timeout: Duration::from_secs(10),
+            publish_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
         }
@@ -69,7 +79,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let settings = Arc::new(settings);
-    let free = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
+    let places = Places::new(settings.max_connections);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -84,24 +94,82 @@ pub async fn serve(
                 continue;
             }
         };
-        let Ok(permit) = free.clone().try_acquire_owned() else {
-            tracing::warn!(
-                %peer,
-                "refused an RTMP connection: there are {} (setting rtmp.max-connections)",
-                settings.max_connections
-            );
-            continue;
+        let place = match places.take(peer.ip()) {
+            Ok(place) => place,
+            Err(full) => {
+                tracing::warn!(%peer, "refused an RTMP connection: {full} (setting rtmp.max-connections)");
+                continue;
+            }
         };
         let connection =
             serve_one(stream, peer, registry.clone(), ingest.clone(), settings.clone(), shutdown.clone());
         connections.spawn(async move {
             connection.await;
-            drop(permit);
+            drop(place);
         });
     }
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// The connections that there may be: so many in all, and three quarters of them for one address, but on this
+/// machine. Clones share them.
+#[derive(Clone, Debug)]
+struct Places {
+    max: usize,
+    /// Connections by address; none has 0.
+    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// Why a connection gets no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Full {
+    #[error("there are {0}")]
+    All(usize),
+    #[error("its address has its share, {0}")]
+    Address(usize),
+}
+
+/// A connection's place, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    places: Places,
+    ip: IpAddr,
+}
+
+impl Places {
+    fn new(max: usize) -> Self {
+        Self { max, taken: Arc::default() }
+    }
+
+    fn take(&self, ip: IpAddr) -> Result<Place, Full> {
+        let ip = ip.to_canonical();
+        let mut taken = lock(&self.taken);
+        let all: usize = taken.values().sum();
+        let own = taken.get(&ip).copied().unwrap_or_default();
+        let share = (self.max - self.max / 4).max(1);
+        if all >= self.max {
+            return Err(Full::All(all));
+        }
+        if own >= share && !ip.is_loopback() {
+            return Err(Full::Address(own));
+        }
+        taken.insert(ip, own + 1);
+        Ok(Place { places: self.clone(), ip })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.places.taken);
+        if let Some(own) = taken.get_mut(&self.ip) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.ip);
+            }
+        }
+    }
 }
 
 /// Why a connection is over, other than by its end.
@@ -120,6 +188,8 @@ enum Fault {
     InHandshake(u64),
     #[error("no handshake within {0:?} (setting rtmp.handshake-timeout)")]
     Handshake(Duration),
+    #[error("no stream within {0:?} (setting rtmp.publish-timeout)")]
+    NoStream(Duration),
     #[error("not a byte for {0:?} (setting rtmp.idle-timeout)")]
     Idle(Duration),
     #[error("the peer did not take our answers for {0:?} (setting rtmp.write-timeout)")]
@@ -154,6 +224,7 @@ async fn serve_one(
         watch: None,
         batch: Vec::new(),
         opened,
+        streamless: None,
     };
     tracing::debug!(%peer, "RTMP connection");
     let fault = connection.run().await.err();
@@ -186,6 +257,8 @@ struct Connection {
     /// Samples of the last read that are not with the publisher yet.
     batch: Vec<Sample>,
     opened: Instant,
+    /// When the handshake ended, or the last stream did.
+    streamless: Option<Instant>,
 }
 
 impl Connection {
@@ -215,12 +288,22 @@ impl Connection {
     }
 
     async fn read(&mut self, input: &mut BytesMut) -> Result<usize, Fault> {
-        let idle = Instant::now() + self.settings.idle_timeout;
-        let handshake = self.opened + self.settings.handshake_timeout;
-        let (deadline, fault) = if self.session.is_established() || idle < handshake {
-            (idle, Fault::Idle(self.settings.idle_timeout))
+        let Settings { handshake_timeout, publish_timeout, idle_timeout, .. } = *self.settings;
+        let now = Instant::now();
+        let limit = if !self.session.is_established() {
+            Some((self.opened + handshake_timeout, Fault::Handshake(handshake_timeout)))
+        } else if self.live.is_none() {
+            let since = *self.streamless.get_or_insert(now);
+            Some((since + publish_timeout, Fault::NoStream(publish_timeout)))
         } else {
-            (handshake, Fault::Handshake(self.settings.handshake_timeout))
+            None
+        };
+        let idle = (now + idle_timeout, Fault::Idle(idle_timeout));
+        let (deadline, fault) = match limit {
+            // A peer that never stops sending would not be seen to be late by a timeout of the read.
+            Some((deadline, fault)) if deadline <= now => return Err(fault),
+            Some(limit) if limit.0 <= idle.0 => limit,
+            _ => idle,
         };
         let closed = async {
             match &self.live {
@@ -372,6 +455,7 @@ impl Connection {
 
     fn end_stream(&mut self, reason: &str) {
         let Some(publisher) = self.live.take() else { return };
+        self.streamless = Some(Instant::now());
         let stream = publisher.stream();
         let (video, audio) = (stream.stats(track_id(Kind::Video)), stream.stats(track_id(Kind::Audio)));
         tracing::info!(
@@ -456,6 +540,38 @@ mod tests {
             assert_eq!((bytes, after.as_secs()), (3073, 20), "nothing after it");
         })
         .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_publishes_is_left_however_it_talks() {
+        with_server(Settings::default(), async |address| {
+            let mut talker = TcpStream::connect(address).await.unwrap();
+            talker.write_all(&[&[3][..], &[0; 2 * 1536]].concat()).await.unwrap();
+            talker.read_exact(&mut [0; 3073]).await.unwrap();
+            let start = Instant::now();
+            // One message that never ends, a byte each 9 s.
+            let (mut bytes, mut byte) = ([2, 0, 0, 0, 0, 0, 100, 8].into_iter().chain([0; 99]), [0]);
+            while timeout(Duration::from_secs(9), talker.read(&mut byte)).await.is_err() {
+                let _ = talker.write_all(&[bytes.next().unwrap()]).await;
+            }
+            assert_eq!(start.elapsed().as_secs(), 30);
+        })
+        .await;
+    }
+
+    #[test]
+    fn an_address_has_its_share_of_the_connections() {
+        let places = Places::new(4);
+        let [near, a, b] = ["127.0.0.1", "192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let mut of_a: Vec<_> = (0..3).map(|_| places.take(a).unwrap()).collect();
+        assert_eq!(places.take("::ffff:192.0.2.1".parse().unwrap()).unwrap_err(), Full::Address(3));
+        let of_b = places.take(b).unwrap();
+        assert_eq!(places.take(near).unwrap_err(), Full::All(4));
+        of_a.pop();
+        of_a.push(places.take(a).unwrap());
+        drop((of_a, of_b));
+        assert!(lock(&places.taken).is_empty());
+        let _local: Vec<_> = (0..4).map(|_| places.take(near).unwrap()).collect();
     }
 
     #[tokio::test]

@@ -180,7 +180,8 @@ async fn record(context: &Context, args: Args) -> Reply {
                 if let Some(ms) = pre_roll_ms {
                     config["preRollMs"] = json!(ms);
                 }
-                Reply::success("Recording would start", config).showing(SHOWN_CHECKED)
+                let reply = Reply::success("Recording would start", config).showing(SHOWN_CHECKED);
+                Reply { unchanged: true, ..reply }
             }
             Err(error) => refusal("Unable to record stream", &error),
         };

@@ -218,7 +218,7 @@ impl Client {
         match self.caller() {
             Some(caller) => {
                 if line.is_ok() && self.settled.is_none() {
-                    self.settled = Some(Busy::new(self.seat.busy()));
+                    self.settled = Some(Busy::new(self.seat.work()));
                 }
                 answer(&self.context, &caller, line).await
             }
@@ -249,7 +249,7 @@ impl Client {
                     }
                     Ok(Caller { name, role, .. }) => {
                         self.login = Some(Digest::of(token));
-                        self.settled.get_or_insert_with(|| Busy::new(self.seat.busy()));
+                        self.settled.get_or_insert_with(|| Busy::new(self.seat.work()));
                         Reply::success("Authenticated", json!({ "name": name, "role": role.as_str() }))
                     }
                     Err(denied) => Reply { close: matches!(denied, Denied::Wait(_)), ..denied.reply() },
@@ -262,7 +262,12 @@ impl Client {
 
     async fn write(&mut self, reply: &Reply) -> io::Result<()> {
         let text = self.form.render(reply);
-        timeout(self.context.limits.write, self.socket.write_all(&text)).await?
+        let write = async {
+            self.socket.write_all(&text).await?;
+            // TLS keeps what the socket has no room for.
+            self.socket.flush().await
+        };
+        timeout(self.context.limits.write, write).await?
     }
 
     async fn idle(mut self, idle: Duration) -> io::Result<()> {
@@ -273,10 +278,12 @@ impl Client {
     /// Ends our side, and reads on for a moment: unread bytes would turn the end into a reset, which can
     /// overtake the last reply.
     async fn close(mut self) -> io::Result<()> {
-        self.socket.shutdown().await?;
-        let mut scrap = [0; 4096];
-        let drain = async { while self.socket.read(&mut scrap).await.is_ok_and(|n| n > 0) {} };
-        let _ = timeout(LINGER, drain).await;
-        Ok(())
+        let farewell = async {
+            self.socket.shutdown().await?;
+            let mut scrap = [0; 4096];
+            while self.socket.read(&mut scrap).await.is_ok_and(|n| n > 0) {}
+            Ok(())
+        };
+        timeout(LINGER, farewell).await.unwrap_or(Ok(()))
     }
 }

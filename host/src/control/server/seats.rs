@@ -27,7 +27,7 @@ pub(super) struct Seats(Arc<Shared>);
 struct Shared {
     max: usize,
     table: Mutex<Table>,
-    freed: Notify,
+    freed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -40,8 +40,21 @@ struct Table {
 struct Taken {
     ip: IpAddr,
     since: Instant,
-    busy: Arc<AtomicUsize>,
+    work: Arc<Work>,
     leave: CancellationToken,
+}
+
+/// How many are at work on a connection, and who waits for none to be.
+#[derive(Debug)]
+pub(super) struct Work {
+    count: AtomicUsize,
+    freed: Arc<Notify>,
+}
+
+impl Work {
+    pub(super) fn is_none(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
 }
 
 /// Why there is no place.
@@ -58,30 +71,32 @@ pub(super) enum Full {
 pub(super) struct Seat {
     id: u64,
     seats: Seats,
-    busy: Arc<AtomicUsize>,
+    work: Arc<Work>,
     leave: CancellationToken,
 }
 
 /// Somebody is at work on a connection, until this is dropped: it keeps its place.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<AtomicUsize>);
+pub(super) struct Busy(Arc<Work>);
 
 impl Busy {
-    pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
+    pub(super) fn new(work: &Arc<Work>) -> Self {
+        work.count.fetch_add(1, Ordering::Relaxed);
+        Self(work.clone())
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.freed.notify_one();
+        }
     }
 }
 
 impl Seats {
     pub(super) fn new(max: usize) -> Self {
-        Self(Arc::new(Shared { max, table: Mutex::default(), freed: Notify::new() }))
+        Self(Arc::new(Shared { max, table: Mutex::default(), freed: Arc::default() }))
     }
 
     /// Whether an address with so many places has its share: three quarters, and on this machine all.
@@ -100,7 +115,7 @@ impl Seats {
             let leaves = table
                 .taken
                 .iter()
-                .filter(|(_, taken)| taken.busy.load(Ordering::Relaxed) == 0 && (!own || taken.ip == ip))
+                .filter(|(_, taken)| taken.work.is_none() && (!own || taken.ip == ip))
                 .min_by_key(|(id, taken)| (Reverse(by_ip.get(&taken.ip)), taken.since, **id))
                 .map(|(id, _)| *id);
             let Some(taken) = leaves.and_then(|id| table.taken.remove(&id)) else {
@@ -109,10 +124,11 @@ impl Seats {
             taken.leave.cancel();
         }
         table.last_id += 1;
-        let (id, busy, leave) = (table.last_id, Arc::default(), CancellationToken::new());
+        let work = Arc::new(Work { count: AtomicUsize::new(0), freed: self.0.freed.clone() });
+        let (id, leave) = (table.last_id, CancellationToken::new());
         let since = Instant::now();
-        table.taken.insert(id, Taken { ip, since, busy: Arc::clone(&busy), leave: leave.clone() });
-        Ok(Seat { id, seats: self.clone(), busy, leave })
+        table.taken.insert(id, Taken { ip, since, work: work.clone(), leave: leave.clone() });
+        Ok(Seat { id, seats: self.clone(), work, leave })
     }
 
     /// Waits until a place may be free.
@@ -128,8 +144,8 @@ impl Seat {
     }
 
     /// How many are at work on the connection.
-    pub(super) fn busy(&self) -> &Arc<AtomicUsize> {
-        &self.busy
+    pub(super) fn work(&self) -> &Arc<Work> {
+        &self.work
     }
 }
 
@@ -155,7 +171,7 @@ mod tests {
         let second = seats.take(LOCAL).unwrap();
         let third = seats.take(LOCAL).unwrap();
         assert!(first.leave().is_cancelled() && !second.leave().is_cancelled());
-        let at_work = Busy::new(second.busy());
+        let at_work = Busy::new(second.work());
         let _fourth = seats.take(LOCAL).unwrap();
         assert!(third.leave().is_cancelled() && !second.leave().is_cancelled());
         drop(at_work);
@@ -167,7 +183,7 @@ mod tests {
     fn who_is_at_work_stays() {
         let seats = Seats::new(1);
         let first = seats.take(LOCAL).unwrap();
-        let _busy = Busy::new(first.busy());
+        let _busy = Busy::new(first.work());
         assert_eq!(seats.take(LOCAL).unwrap_err(), Full::All);
         drop(first);
         assert!(seats.take(LOCAL).is_ok());
@@ -180,7 +196,7 @@ mod tests {
         let of_b = seats.take(B).unwrap();
         of_a.push(seats.take(A).unwrap());
         assert!(of_a[0].leave().is_cancelled() && !of_b.leave().is_cancelled(), "it takes its own");
-        let _busy: Vec<_> = of_a[1..].iter().map(|seat| Busy::new(seat.busy())).collect();
+        let _busy: Vec<_> = of_a[1..].iter().map(|seat| Busy::new(seat.work())).collect();
         assert_eq!(seats.take(A).unwrap_err(), Full::Address);
         // Another address takes one of who has most, if it does nothing.
         drop(_busy);
@@ -192,7 +208,14 @@ mod tests {
     async fn who_waits_is_told() {
         let seats = Seats::new(1);
         let seat = seats.take(LOCAL).unwrap();
-        drop(seat);
-        tokio::time::timeout(std::time::Duration::from_secs(5), seats.freed()).await.unwrap();
+        let wait = || tokio::time::timeout(std::time::Duration::from_secs(5), seats.freed());
+        let busy = Busy::new(seat.work());
+        assert_eq!(seats.take(LOCAL).unwrap_err(), Full::All);
+        drop(busy);
+        wait().await.unwrap();
+        let next = seats.take(LOCAL).unwrap();
+        assert!(seat.leave().is_cancelled());
+        drop(next);
+        wait().await.unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -27,7 +27,7 @@ use crate::control::{
     auth::Access,
     server::{
         accept,
-        seats::{Busy, Full, Seat, Seats},
+        seats::{Busy, Full, Seat, Seats, Work},
         socket::Socket,
     },
 };
@@ -69,7 +69,7 @@ impl Listener for Bounded {
                 tracing::debug!(%far, "too many connections of one address");
                 continue;
             };
-            let peer = Peer { near, far, tls: Arc::default(), busy: seat.busy().clone() };
+            let peer = Peer { near, far, tls: Arc::default(), work: seat.work().clone() };
             let connection = Connection {
                 socket: Socket::new(socket, far, &self.access),
                 peer,
@@ -96,13 +96,13 @@ pub(super) struct Peer {
     /// Known when the first request is there.
     tls: Arc<AtomicBool>,
     /// How many are at work on it.
-    busy: Arc<AtomicUsize>,
+    work: Arc<Work>,
 }
 
 impl Peer {
     /// Stops the clock of the connection: it is our turn, until the guard is dropped.
     pub(super) fn busy(&self) -> Busy {
-        Busy::new(&self.busy)
+        Busy::new(&self.work)
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -166,7 +166,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if self.peer.busy.load(Ordering::Relaxed) == 0 {
+            if self.peer.work.is_none() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             // Our turn. The clock is wound up, as nobody may ask for it once our turn is over.

@@ -99,8 +99,9 @@ struct Running {
     untold: Untold,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
-    /// Of the folder.
+    /// Of the folder with that id.
     guard: Guard,
+    guarded: (u64, u64),
     /// Nothing is written, since the guard says so.
     halted: bool,
     wishes: watch::Receiver<Wishes>,
@@ -132,6 +133,16 @@ impl Run {
         blocking(move || recording.destination.target(&roots, epoch_us, number)).await
     }
 
+    /// Who watches a folder. Fails only when there can't be another thread.
+    fn guard(&self, folder: &Folder) -> Result<Guard, RecordError> {
+        let Folder { id, path, dir } = folder;
+        self.parts
+            .disk
+            .guards
+            .get(*id, path, dir)
+            .map_err(|_| RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN }))
+    }
+
     /// Records until the stream ends or the run is stopped. Files are complete when it returns. Returns why the
     /// recording is done, if it has reached one of its limits.
     pub(super) async fn record(self, subscription: Subscription) -> Result<Option<&'static str>, RunError> {
@@ -153,11 +164,7 @@ impl Run {
         };
         let mut plan = Plan::new(policy, subscription.joined());
         plan.has_backlog(subscription.backlog_ms());
-        let Folder { id, path, dir } = &*target.folder;
-        let guard =
-            self.parts.disk.guards.get(*id, path, dir).map_err(|_| {
-                RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN })
-            })?;
+        let (guard, guarded) = (self.guard(&target.folder)?, target.folder.id);
         let limits = BatchLimits {
             samples: BATCH_SAMPLES,
             bytes: BATCH_BYTES,
@@ -184,6 +191,7 @@ impl Run {
             carry: None,
             strikes: 0,
             guard,
+            guarded,
             halted: false,
             wishes,
             heeded,
@@ -362,6 +370,19 @@ impl Running {
         self.steps().await
     }
 
+    /// Heeds the disk of the folder that is written to now. If it can't be watched the one before is, until the next
+    /// file: no reason to lose this one.
+    fn guard_folder(&mut self) {
+        let folder = &self.target.folder;
+        if folder.id == self.guarded {
+            return;
+        }
+        match self.run.guard(folder) {
+            Ok(guard) => (self.guard, self.guarded) = (guard, folder.id),
+            Err(error) => tracing::error!(%error, "the folder can't be watched; the one before still is"),
+        }
+    }
+
     /// Tells the guard of an error, if it is the disk's.
     fn is_trouble(&self, error: &SegmentError) -> bool {
         let errno = match error {
@@ -436,16 +457,18 @@ impl Running {
         origin_ms: i64,
         tracks: Vec<Track>,
     ) -> Result<(), SegmentError> {
-        let settings = &self.run.recording.settings;
+        let recording = self.run.recording.clone();
+        let settings = &recording.settings;
         self.run.parts.formats.refresh().await;
         let version = self.run.parts.formats.get(&settings.format);
         let version = version.ok_or_else(|| SegmentError::Gone(settings.format.clone()))?;
         // Once: what the recording itself wrote in an earlier run is not for overwriting.
-        let replaced = &self.run.recording.replaced;
+        let replaced = &recording.replaced;
         let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
-        let by_file = self.run.recording.destination.is_by_file();
+        let by_file = recording.destination.is_by_file();
         if by_file {
             self.target = self.run.target(epoch_us, number).await?;
+            self.guard_folder();
         }
         let names =
             Names::new(&self.target.name, &version.manifest.extension, settings.is_chunked() && !by_file);

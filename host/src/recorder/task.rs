@@ -6,7 +6,10 @@ use std::{
 };
 
 use rustix::io::Errno;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -92,6 +95,8 @@ struct Running {
     last_name: Option<String>,
     /// Segments that are being made durable.
     closing: JoinSet<()>,
+    /// The last of them has been announced, or never will be.
+    announced: Option<oneshot::Receiver<()>>,
     notes: NoteRate,
     /// What the next manifest has to list.
     gaps: Gaps,
@@ -182,6 +187,7 @@ impl Run {
             batch: Vec::new(),
             batch_bytes: 0,
             closing: JoinSet::new(),
+            announced: None,
             notes: NoteRate::default(),
             gaps: Gaps::default(),
             untold: Untold::default(),
@@ -612,6 +618,9 @@ impl Running {
         while self.closing.len() >= MAX_CLOSING {
             self.closing.join_next().await.into_iter().for_each(said);
         }
+        // Files are made durable side by side, and announced in their order.
+        let (told, announced) = oneshot::channel::<()>();
+        let mut turn = Turn(self.announced.replace(announced));
         self.closing.spawn(async move {
             let stream = &recording.settings.local_stream_name;
             let closing = match manifest {
@@ -628,6 +637,7 @@ impl Running {
                 let event = chunk.closed(&recording, closing.bytes());
                 let closed = closing.close(report::summary(&event)).await?;
                 let file = closed.file().path.clone();
+                turn.comes().await;
                 if parts.events.commit(event).await {
                     return closed.clear_up().await.map(Some);
                 }
@@ -646,7 +656,9 @@ impl Running {
                     let path = orphan.path();
                     let event =
                         report::error(&recording, &path, &error.to_string(), given, report::Next::Repair);
+                    turn.comes().await;
                     parts.events.send(event);
+                    drop(told);
                     return parts.repairs.given_up(folder, orphan.with_given(samples)).await;
                 }
             };
@@ -813,6 +825,18 @@ impl Running {
                 tracing::warn!(config_id, stream, reason, samples, bytes, from_ms, to_ms, ms, "gap: {what}");
             }
             _ => {}
+        }
+    }
+}
+
+/// When a file that was closed may be announced: after the one before it.
+struct Turn(Option<oneshot::Receiver<()>>);
+
+impl Turn {
+    async fn comes(&mut self) {
+        if let Some(before) = self.0.take() {
+            // Whether it was announced or lost with its task.
+            let _ = before.await;
         }
     }
 }

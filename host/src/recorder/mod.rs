@@ -127,7 +127,7 @@ struct Inner {
 struct Order {
     recording: Arc<Recording>,
     runs: Vec<RunHandle>,
-    /// It waits to be kept, and runs not before.
+    /// It waits to be kept, or could not be forgotten: it does not run.
     held: bool,
     /// It is about to run again, so the end of its run is not its own.
     stays: bool,
@@ -242,7 +242,7 @@ impl Recordings {
             recording
         };
         let mut changes = vec![ids.change()];
-        if recording.settings.keep_alive {
+        if recording.is_kept() {
             changes.push(Change::put(Table::Recordings, config_id, &recording.settings));
         }
         if let Err(error) = store.apply(changes).await {
@@ -304,18 +304,34 @@ impl Recordings {
         }
     }
 
-    /// Removes a recording, for good when this returns; a running one is stopped, and its files are complete. If it
-    /// can't be removed from the database it goes on.
+    /// Removes a recording, for good when this returns; a running one is stopped, and its files are complete. One
+    /// that can't be removed from the database is stopped all the same, and stays listed as failed: it runs no more
+    /// until the next start, and can be removed again.
     pub async fn remove(&self, config_id: u64) -> Result<Option<Arc<Recording>>, StoreError> {
-        if self.get(config_id).is_none() {
-            return Ok(None);
+        let Some(recording) = self.get(config_id) else { return Ok(None) };
+        if let Err(error) = self.forget(&recording).await {
+            let runs = lock(&self.0.orders).get_mut(&config_id).map(|order| {
+                order.held = true;
+                order.runs.clone()
+            });
+            stop(runs.unwrap_or_default()).await;
+            let reason = format!("it could not be forgotten: {error}");
+            recording.set_status(Status::new(Phase::Failed, 0, Some(reason)));
+            return Err(error);
         }
-        self.0.parts.store.apply(vec![Change::remove(Table::Recordings, config_id)]).await?;
         let order = lock(&self.0.orders).remove(&config_id);
         let Some(order) = order else { return Ok(None) };
         tracing::info!(config_id, stream = order.recording.settings.local_stream_name, "recording removed");
         stop(order.runs).await;
         Ok(Some(order.recording))
+    }
+
+    /// Takes an order out of the database, if it was ever in there.
+    async fn forget(&self, recording: &Recording) -> Result<(), StoreError> {
+        if !recording.is_kept() {
+            return Ok(());
+        }
+        self.0.parts.store.apply(vec![Change::remove(Table::Recordings, recording.config_id)]).await
     }
 
     /// Stops the run of a recording; the order stays, and starts again (next file) if its stream is still live
@@ -455,8 +471,7 @@ impl Recordings {
     async fn done(&self, recording: &Recording, reason: &str) {
         let config_id = recording.config_id;
         tracing::info!(config_id, stream = recording.settings.local_stream_name, reason, "recording done");
-        if let Err(error) = self.0.parts.store.apply(vec![Change::remove(Table::Recordings, config_id)]).await
-        {
+        if let Err(error) = self.forget(recording).await {
             tracing::error!(config_id, %error, "a recording that is done will be taken up again by the next start");
         }
         lock(&self.0.orders).remove(&config_id);

@@ -173,8 +173,11 @@ pub struct Plan {
     intermission_since_ms: Option<i64>,
     /// Wire time that was taken out of the run.
     removed_ms: i64,
-    /// Of the track that leads: the last DTS, that taken out, and its distance from the one before.
-    lead_last: Option<(i64, i64)>,
+    /// The sample since which another track than the one that leads is alone, in wire time, while a key frame is
+    /// waited for.
+    alone: Option<(u32, i64)>,
+    /// By track: the last DTS, that taken out, and its distance from the one before.
+    passed: HashMap<u32, (i64, i64)>,
     /// Length of what the run got from before it began.
     backlog_ms: i64,
     zone: TimeZone,
@@ -272,7 +275,8 @@ impl Plan {
             left_out: Gap::default(),
             intermission_since_ms: None,
             removed_ms: 0,
-            lead_last: None,
+            alone: None,
+            passed: HashMap::new(),
             backlog_ms: 0,
             zone: TimeZone::system(),
             clock_us: 0,
@@ -347,7 +351,7 @@ impl Plan {
     pub fn unpause(&mut self) {
         if self.intermission == Intermission::On {
             self.intermission = Intermission::Ending;
-            self.intermission_since_ms = None;
+            (self.intermission_since_ms, self.alone) = (None, None);
         }
     }
 
@@ -475,7 +479,8 @@ impl Plan {
             let left_out = std::mem::take(&mut self.left_out);
             self.steps.push_back(Step::Note(Note::Intermission { left_out, away_ms: 0 }));
         }
-        (self.removed_ms, self.lead_last) = (0, None);
+        self.removed_ms = 0;
+        self.passed.clear();
         let mut end_ms = self.line.as_ref().and_then(Timeline::latest_ms);
         if let Some(open) = self.open.take() {
             let ends = self.ends(&open, &[]);
@@ -559,7 +564,15 @@ impl Plan {
             let waited_ms = sample.dts_ms - *self.intermission_since_ms.get_or_insert(sample.dts_ms);
             if sample.key || !self.policy.wait_for_key || waited_ms >= self.policy.key_wait_ms() {
                 self.intermission = Intermission::Off;
-                self.intermission_over(before_ms, now);
+                self.intermission_over(sample.track, before_ms, now);
+            }
+        }
+        if self.intermission == Intermission::Ending && self.is_left_alone(sample, leads) {
+            self.intermission = Intermission::Off;
+            self.intermission_over(sample.track, before_ms, now);
+            // The group that the video may go on with was left out.
+            if self.policy.wait_for_key {
+                self.need_key = Some(None);
             }
         }
         if self.intermission != Intermission::Off {
@@ -569,16 +582,25 @@ impl Plan {
         }
         sample.dts_ms -= self.removed_ms;
         sample.pts_ms -= self.removed_ms;
-        if leads {
-            let step = self.lead_last.map_or(0, |(last, _)| sample.dts_ms - last);
-            self.lead_last = Some((sample.dts_ms, step.clamp(0, MAX_STEP_MS)));
-        }
+        let step = self.passed.get(&sample.track).map_or(0, |&(last, _)| sample.dts_ms - last);
+        self.passed.insert(sample.track, (sample.dts_ms, step.clamp(0, MAX_STEP_MS)));
         true
     }
 
+    /// Whether the track that leads has been silent for so long while another went on that this one ends the
+    /// intermission.
+    fn is_left_alone(&mut self, sample: &Sample, leads: bool) -> bool {
+        if leads {
+            self.alone = None;
+            return false;
+        }
+        let (track, since_ms) = *self.alone.get_or_insert((sample.track, sample.dts_ms));
+        track == sample.track && sample.dts_ms - since_ms >= self.policy.key_wait_ms()
+    }
+
     /// A sample goes on where the last one before an intermission was.
-    fn intermission_over(&mut self, before_ms: i64, now: Now) {
-        let (Some((last_ms, step_ms)), Some(line)) = (self.lead_last, &self.line) else {
+    fn intermission_over(&mut self, track: u32, before_ms: i64, now: Now) {
+        let (Some(&(last_ms, step_ms)), Some(line)) = (self.passed.get(&track), &self.line) else {
             // Nothing was recorded before it.
             self.joined = true;
             self.left_out = Gap::default();
@@ -913,7 +935,9 @@ impl Plan {
     /// Ends the open segment and starts the one that was gathered.
     fn gathered(&mut self) {
         let Some(gather) = self.gather.take().filter(|g| !g.samples.is_empty()) else { return };
+        let mut passed_us = None;
         if let Some(open) = self.open.take() {
+            passed_us = open.until_us.filter(|until_us| self.clock_us >= *until_us);
             let ends = self.ends(&open, &gather.samples);
             self.steps.push_back(Step::Close { reason: "cut", ends });
         }
@@ -928,9 +952,16 @@ impl Plan {
         let first_ms = span(&gather.samples).0;
         let origin_ms = missing.map_or(first_ms, |m| m.clamp(first_ms - GATHER_MS, first_ms));
         let tracks = self.tracks.known.clone();
+        let mut epoch_us = self.epoch_us.saturating_add(origin_ms.saturating_mul(1000));
+        if let Some(passed_us) = passed_us {
+            // It begins behind the moment that it was cut at, and not in the future, whatever the publisher's clock.
+            let drift_us = epoch_us.clamp(passed_us, self.clock_us) - epoch_us;
+            self.epoch_us = self.epoch_us.saturating_add(drift_us);
+            epoch_us = epoch_us.saturating_add(drift_us);
+        }
         self.steps.push_back(Step::Open {
             number: self.next_number,
-            epoch_us: self.epoch_us + origin_ms * 1000,
+            epoch_us,
             origin_ms,
             tracks: tracks.clone(),
         });

@@ -245,6 +245,11 @@ impl Recording {
         Self { rule_id: Some(rule_id), ..self }
     }
 
+    /// Whether it outlives the server, in the database.
+    pub(super) fn is_kept(&self) -> bool {
+        self.settings.keep_alive && self.rule_id.is_none()
+    }
+
     /// The status now and the one before.
     pub fn status(&self) -> (Status, Option<Status>) {
         let state = lock(&self.state);

@@ -6,7 +6,10 @@ use std::{
 };
 
 use rustix::io::Errno;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -92,6 +95,8 @@ struct Running {
     last_name: Option<String>,
     /// Segments that are being made durable.
     closing: JoinSet<()>,
+    /// The last of them has been announced, or never will be.
+    announced: Option<oneshot::Receiver<()>>,
     notes: NoteRate,
     /// What the next manifest has to list.
     gaps: Gaps,
@@ -99,8 +104,9 @@ struct Running {
     untold: Untold,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
-    /// Of the folder.
+    /// Of the folder with that id.
     guard: Guard,
+    guarded: (u64, u64),
     /// Nothing is written, since the guard says so.
     halted: bool,
     wishes: watch::Receiver<Wishes>,
@@ -132,6 +138,16 @@ impl Run {
         blocking(move || recording.destination.target(&roots, epoch_us, number)).await
     }
 
+    /// Who watches a folder. Fails only when there can't be another thread.
+    fn guard(&self, folder: &Folder) -> Result<Guard, RecordError> {
+        let Folder { id, path, dir } = folder;
+        self.parts
+            .disk
+            .guards
+            .get(*id, path, dir)
+            .map_err(|_| RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN }))
+    }
+
     /// Records until the stream ends or the run is stopped. Files are complete when it returns. Returns why the
     /// recording is done, if it has reached one of its limits.
     pub(super) async fn record(self, subscription: Subscription) -> Result<Option<&'static str>, RunError> {
@@ -153,11 +169,7 @@ impl Run {
         };
         let mut plan = Plan::new(policy, subscription.joined());
         plan.has_backlog(subscription.backlog_ms());
-        let Folder { id, path, dir } = &*target.folder;
-        let guard =
-            self.parts.disk.guards.get(*id, path, dir).map_err(|_| {
-                RecordError::Path(PathError::Folder { path: path.clone(), errno: Errno::AGAIN })
-            })?;
+        let (guard, guarded) = (self.guard(&target.folder)?, target.folder.id);
         let limits = BatchLimits {
             samples: BATCH_SAMPLES,
             bytes: BATCH_BYTES,
@@ -175,6 +187,7 @@ impl Run {
             batch: Vec::new(),
             batch_bytes: 0,
             closing: JoinSet::new(),
+            announced: None,
             notes: NoteRate::default(),
             gaps: Gaps::default(),
             untold: Untold::default(),
@@ -184,6 +197,7 @@ impl Run {
             carry: None,
             strikes: 0,
             guard,
+            guarded,
             halted: false,
             wishes,
             heeded,
@@ -362,6 +376,19 @@ impl Running {
         self.steps().await
     }
 
+    /// Heeds the disk of the folder that is written to now. If it can't be watched the one before is, until the next
+    /// file: no reason to lose this one.
+    fn guard_folder(&mut self) {
+        let folder = &self.target.folder;
+        if folder.id == self.guarded {
+            return;
+        }
+        match self.run.guard(folder) {
+            Ok(guard) => (self.guard, self.guarded) = (guard, folder.id),
+            Err(error) => tracing::error!(%error, "the folder can't be watched; the one before still is"),
+        }
+    }
+
     /// Tells the guard of an error, if it is the disk's.
     fn is_trouble(&self, error: &SegmentError) -> bool {
         let errno = match error {
@@ -436,16 +463,18 @@ impl Running {
         origin_ms: i64,
         tracks: Vec<Track>,
     ) -> Result<(), SegmentError> {
-        let settings = &self.run.recording.settings;
+        let recording = self.run.recording.clone();
+        let settings = &recording.settings;
         self.run.parts.formats.refresh().await;
         let version = self.run.parts.formats.get(&settings.format);
         let version = version.ok_or_else(|| SegmentError::Gone(settings.format.clone()))?;
         // Once: what the recording itself wrote in an earlier run is not for overwriting.
-        let replaced = &self.run.recording.replaced;
+        let replaced = &recording.replaced;
         let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
-        let by_file = self.run.recording.destination.is_by_file();
+        let by_file = recording.destination.is_by_file();
         if by_file {
             self.target = self.run.target(epoch_us, number).await?;
+            self.guard_folder();
         }
         let names =
             Names::new(&self.target.name, &version.manifest.extension, settings.is_chunked() && !by_file);
@@ -589,6 +618,9 @@ impl Running {
         while self.closing.len() >= MAX_CLOSING {
             self.closing.join_next().await.into_iter().for_each(said);
         }
+        // Files are made durable side by side, and announced in their order.
+        let (told, announced) = oneshot::channel::<()>();
+        let mut turn = Turn(self.announced.replace(announced));
         self.closing.spawn(async move {
             let stream = &recording.settings.local_stream_name;
             let closing = match manifest {
@@ -605,6 +637,7 @@ impl Running {
                 let event = chunk.closed(&recording, closing.bytes());
                 let closed = closing.close(report::summary(&event)).await?;
                 let file = closed.file().path.clone();
+                turn.comes().await;
                 if parts.events.commit(event).await {
                     return closed.clear_up().await.map(Some);
                 }
@@ -623,7 +656,9 @@ impl Running {
                     let path = orphan.path();
                     let event =
                         report::error(&recording, &path, &error.to_string(), given, report::Next::Repair);
+                    turn.comes().await;
                     parts.events.send(event);
+                    drop(told);
                     return parts.repairs.given_up(folder, orphan.with_given(samples)).await;
                 }
             };
@@ -790,6 +825,18 @@ impl Running {
                 tracing::warn!(config_id, stream, reason, samples, bytes, from_ms, to_ms, ms, "gap: {what}");
             }
             _ => {}
+        }
+    }
+}
+
+/// When a file that was closed may be announced: after the one before it.
+struct Turn(Option<oneshot::Receiver<()>>);
+
+impl Turn {
+    async fn comes(&mut self) {
+        if let Some(before) = self.0.take() {
+            // Whether it was announced or lost with its task.
+            let _ = before.await;
         }
     }
 }

@@ -6,7 +6,10 @@ use super::{
     commands::{fails, ok},
     *,
 };
-use crate::control::reply::Status;
+use crate::{
+    control::reply::Status,
+    store::{Change, Counter, Table},
+};
 
 #[tokio::test]
 async fn hostile_names_lead_nowhere() {
@@ -96,10 +99,10 @@ async fn what_is_not_recorded_can_be_paused_and_not_split() {
 async fn an_order_is_kept_until_it_is_removed() {
     let (context, _media) = context(Limits::default()).await;
     ok(&context, "record localStreamName=cam1 pathToFile=a", "Recording Stream").await;
-    let kept: Vec<(u64, recorder::Settings)> = context.store.all(crate::store::Table::Recordings).unwrap();
+    let kept: Vec<(u64, recorder::Settings)> = context.store.all(Table::Recordings).unwrap();
     assert_eq!((kept.len(), kept[0].0, kept[0].1.path_to_file.as_str()), (1, 1, "a"));
     ok(&context, "removeConfig id=1", "Configuration terminated").await;
-    let kept: Vec<(u64, Value)> = context.store.all(crate::store::Table::Recordings).unwrap();
+    let kept: Vec<(u64, Value)> = context.store.all(Table::Recordings).unwrap();
     assert!(kept.is_empty());
 }
 
@@ -118,6 +121,41 @@ async fn an_order_that_can_not_be_kept_is_none() {
     assert_eq!(ok(&context, "listConfig", "Run-time configuration").await["record"], json!([]));
     assert_eq!(ok(&context, "listRecordRules", "Record rules").await, json!([]));
     assert_eq!(ok(&context, "getStreamsCount", "Active streams count").await["streamCount"], 1);
+}
+
+#[tokio::test]
+async fn a_recording_can_be_stopped_though_the_database_fails() {
+    let store = Store::in_memory();
+    let its = |name: &str, path: &str| recorder::Settings {
+        local_stream_name: name.into(),
+        path_to_file: path.into(),
+        format: "ts".into(),
+        ..recorder::Settings::default()
+    };
+    let rule = recorder::Rule { streams: "rule*".into(), record: its("", "{stream}") };
+    let kept = vec![
+        Change::put(Table::Recordings, 7, &its("cam1", "a")),
+        Change::put(Table::Rules, 8, &rule),
+        Change::count(Counter::ConfigId, 8),
+    ];
+    store.apply(kept).await.unwrap();
+    let (context, _media) = context_with(Limits::default(), store.broken()).await;
+    context.recordings.restore().await.unwrap();
+    let _cam = commands::publish(&context, "cam1");
+    let _rule = commands::publish(&context, "rule1");
+    let ids: Vec<_> = context.recordings.list().iter().map(|r| r.config_id).collect();
+    assert_eq!(ids, [7, 9]);
+    // What was never kept needs no database to be removed.
+    ok(&context, "removeConfig id=9", "Configuration terminated").await;
+    for _ in 0..2 {
+        let reply = ask(&context, "removeConfig id=7").await;
+        assert_eq!((reply.status, reply.fault), (Status::Fail, Fault::Failed));
+        let stopped =
+            ok(&context, "getConfigInfo id=7", "Configuration Info").await["status"]["current"].take();
+        assert_eq!(stopped["code"], 5, "{stopped}");
+        assert!(stopped["reason"].as_str().unwrap().starts_with("it could not be forgotten: "), "{stopped}");
+        assert!(context.recordings.get(7).unwrap().run().is_none());
+    }
 }
 
 #[tokio::test]

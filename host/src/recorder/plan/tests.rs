@@ -934,6 +934,27 @@ fn a_run_is_over_when_it_is_long_enough() {
 }
 
 #[test]
+fn an_aligned_file_begins_in_its_period_however_the_publisher_s_clock_goes() {
+    for (percent, exact) in [(97, true), (103, false)] {
+        let mut run = Run::new(Policy { align: Some(Align::Seconds(20)), ..policy() }, false);
+        run.plan.zone = TimeZone::UTC;
+        run.push(tracks(&[track(VIDEO, b"v")], true, false), 0);
+        for i in 0..2_500 {
+            // A second of media is not quite one of the clock.
+            run.push(Item::Sample(sample(VIDEO, i * 40 * percent / 100, i % 5 == 0)), i * 40);
+        }
+        let segments = run.end();
+        let begun: Vec<i64> = segments.iter().map(|s| (s.epoch_us - 1_000_000_000) / 1000).collect();
+        assert_eq!(begun.len(), 5, "{percent}: {begun:?}");
+        for (period, begun) in begun.iter().enumerate() {
+            let from = period as i64 * 20_000;
+            assert!((from..from + 200).contains(begun), "{percent}: {begun}");
+            assert!(!exact || *begun == from, "{percent}: {begun}");
+        }
+    }
+}
+
+#[test]
 fn a_pause_is_taken_out_and_marked() {
     let (segments, notes) = steered(policy(), |plan, ms| match ms {
         10_040 => plan.pause(),
@@ -950,6 +971,36 @@ fn a_pause_is_taken_out_and_marked() {
     assert_eq!((left_out.from_dts_ms, left_out.to_dts_ms, away_ms), (10_000, 10_040, 30_960));
     assert!(left_out.samples > 31 * 60, "{left_out:?}");
     assert_eq!(notes[0].gap().unwrap().reason.as_str(), "paused-by-operator");
+}
+
+#[test]
+fn audio_goes_on_after_a_pause_though_the_video_is_gone() {
+    let mut run = Run::new(policy(), false);
+    run.push(tracks(&[track(VIDEO, b"v"), track(AUDIO, b"a")], true, true), 0);
+    for ms in (0..60_000).step_by(20) {
+        match ms {
+            5_000 => run.plan.pause(),
+            8_000 => run.plan.unpause(),
+            _ => {}
+        }
+        // The video is silent from 5 s on, and back in the middle of a group at 40 s.
+        if ms % 40 == 0 && !(5_000..40_000).contains(&ms) {
+            run.sample(VIDEO, ms, ms % 2_000 == 0 && ms != 40_000);
+        }
+        run.sample(AUDIO, ms, true);
+    }
+    let segments = run.end();
+    let of = |track| {
+        let samples = segments.iter().flat_map(|s| &s.samples).filter(move |s| s.0 == track);
+        samples.map(|s| s.1).collect::<Vec<_>>()
+    };
+    // Left out are the pause and ten seconds in which a key frame might have come: 5 to 18 s.
+    let audio = of(AUDIO);
+    assert_eq!(audio.len(), (60_000 - 13_000) / 20);
+    assert!(audio.windows(2).all(|w| w[1] - w[0] == 20), "they are taken out");
+    let video = of(VIDEO);
+    // 42 s, the first key frame that came, less the 13 s.
+    assert_eq!(video.iter().find(|ms| **ms > 5_000), Some(&29_000));
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn what_goes_wrong_is_said() {
         ("streams", "http://127.0.0.1:1", 4, "can't reach the server at http://127.0.0.1:1: "),
         ("streams", "127.0.0.1:7777", 4, "it is no http:// or https:// address"),
         ("streams", &rtmp, 4, "at http://127.0.0.1:"),
-        ("stop 99", &url, 1, "reelwright: Config ID not found\n"),
+        ("stop 99", &url, 1, "reelwright: recording 99: Config ID not found\n"),
         ("record cam1 --path x --type avi", &url, 1, "Known types: flv, mp4, ts"),
         ("record cam1 --path /etc/x", &url, 1, "Unable to record stream: "),
         ("record cam1 --path x --chunk-length many", &url, 1, "Parameter chunkLength is invalid"),

@@ -1,8 +1,8 @@
 //! Requests to a server, and what can become of them.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, net::IpAddr, time::Duration};
 
-use reqwest::{Certificate, Client, Method, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
 use serde_json::Value;
 
 use crate::control::rest::BASE;
@@ -140,6 +140,28 @@ fn root(error: &reqwest::Error) -> String {
 
 /// Whether what is sent to a URL can be read on the way.
 pub(super) fn is_exposed(server: &str) -> bool {
-    let Some(host) = server.strip_prefix("http://") else { return false };
-    !["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local))
+    let Ok(url) = Url::parse(server) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let is_local = host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback());
+    url.scheme() == "http" && !is_local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_listen() {
+        for server in
+            ["http://127.0.0.1:7777", "http://localhost", "http://[::1]:7777/", "https://rec.example"]
+        {
+            assert!(!is_exposed(server), "{server}");
+        }
+        for server in
+            ["http://rec.example", "http://127.evil.example", "http://localhost.evil.example", "http://[::2]"]
+        {
+            assert!(is_exposed(server), "{server}");
+        }
+    }
 }

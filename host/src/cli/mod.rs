@@ -131,15 +131,12 @@ pub async fn run(client: Client) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_verb(api: &Api, verb: &Verb, arguments: &ArgMatches) -> Result<(), Failure> {
-    for data in verb.run(api, arguments).await? {
-        print(arguments, &data, |data| verb.show(data))?;
-    }
-    Ok(())
+    verb.run(api, arguments, |data| print(arguments, &data, |data| verb.show(data))).await
 }
 
 /// Prints what came. Who reads may be gone by then.
 fn print(arguments: &ArgMatches, data: &Value, text: impl Fn(&Value) -> String) -> Result<(), Failure> {
-    let text = if arguments.get_flag("json") { format!("{data:#}\n") } else { text(data) };
+    let text = if arguments.get_flag("json") { show::json(&format!("{data:#}\n")) } else { text(data) };
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     Ok(())
 }

@@ -6,14 +6,17 @@ use serde_json::Value;
 
 use crate::control::reply::Reply;
 
+/// Whether a terminal could take a character for itself, or it turns or hides what follows, which is no better.
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A text in one line, without anything that a terminal could take for itself.
 pub(super) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        // Characters that turn or hide what follows are no better than control characters.
-        if c.is_control()
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
+        if is_hostile(c) {
             let _ = write!(line, "{}", c.escape_unicode());
         } else {
             line.push(c);
@@ -22,11 +25,25 @@ pub(super) fn line(text: &str) -> String {
     line
 }
 
+/// JSON with the same in its texts escaped, as JSON does it. It still says the same.
+pub(super) fn json(text: &str) -> String {
+    let mut json = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Below U+0080 it has been escaped where it is not layout, but for the last.
+        if is_hostile(c) && c >= '\u{7f}' {
+            let _ = write!(json, "\\u{:04x}", u32::from(c));
+        } else {
+            json.push(c);
+        }
+    }
+    json
+}
+
 /// Anything, as the ASCII command line shows it.
 pub(super) fn any(data: &Value) -> String {
     let text = Reply::success("", data.clone()).ascii();
     let lines = text.lines().skip(3).filter(|line| !line.is_empty());
-    lines.map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect()
+    lines.map(|text| format!("{}\n", line(text.strip_prefix("    ").unwrap_or(text)))).collect()
 }
 
 /// Columns under their names, two blanks apart, as wide as they need be. Numbers stand on the right.
@@ -183,7 +200,18 @@ mod tests {
         assert_eq!(line(hostile), "a\\u{1b}[2J\\u{a}\\u{202e}b\\u{7}é");
         let list = json!([{"uniqueId": 1, "name": hostile, "type": "INR", "farIp": "h", "farPort": 1}]);
         assert_eq!(streams(&list).lines().count(), 2);
-        assert!(!any(&json!({ "name": hostile })).contains('\u{1b}'));
+        let shown = any(&json!({ "name": hostile }));
+        assert!(!shown.contains(['\u{1b}', '\u{202e}']) && shown.lines().count() == 1, "{shown}");
+    }
+
+    #[test]
+    fn hostile_json_says_the_same() {
+        let value = json!({ "a\u{9b}": "\u{1b}[2J\n\u{7f}\u{202e}\u{2069}\u{61c}é☺" });
+        for text in [format!("{value}"), format!("{value:#}")] {
+            let json = json(&text);
+            assert!(json.chars().all(|c| c == '\n' || !is_hostile(c)) && json.contains("é☺"), "{json}");
+            assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
+        }
     }
 
     #[test]

@@ -113,8 +113,13 @@ impl Verb {
         command
     }
 
-    /// What the server says: once, or for each recording that is meant.
-    pub(super) async fn run(&self, api: &Api, arguments: &ArgMatches) -> Result<Vec<Value>, Failure> {
+    /// Passes on what the server says: once, or for each recording that is meant, until one is refused.
+    pub(super) async fn run(
+        &self,
+        api: &Api,
+        arguments: &ArgMatches,
+        mut told: impl FnMut(Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut params = Map::new();
         for param in self.command.params {
             if let Ok(Some(value)) = arguments.try_get_one::<String>(param.name) {
@@ -126,18 +131,48 @@ impl Verb {
             params.insert(format!("_{name}"), json!(value));
         }
         if self.about != About::Recordings {
-            return Ok(vec![send(api, self.route, params).await?]);
+            return told(send(api, self.route, params).await?);
         }
-        let mut answers = Vec::new();
         let which = arguments.get_many::<String>("which").into_iter().flatten();
         for which in which {
-            for id in recordings(api, which).await? {
+            let list = api.get("/recordings").await?;
+            for id in self.recordings(&list, which)? {
                 let mut params = params.clone();
                 params.insert(self.id().to_owned(), json!(id));
-                answers.push(send(api, self.route, params).await?);
+                let data = send(api, self.route, params).await.map_err(|failure| match failure {
+                    Failure::Refused(reason) => Failure::Refused(format!("recording {id}: {reason}")),
+                    failure => failure,
+                })?;
+                told(data)?;
             }
         }
-        Ok(answers)
+        Ok(())
+    }
+
+    /// The ids that somebody means by an id, or by the name of a stream; not by what may be either.
+    fn recordings(&self, list: &Value, which: &str) -> Result<Vec<u64>, Failure> {
+        let list = list.as_array().into_iter().flatten();
+        let of_stream: Vec<u64> = list
+            .filter(|one| one["localStreamName"] == which)
+            .filter_map(|one| one["configId"].as_u64())
+            .collect();
+        match which.parse() {
+            Ok(id) if of_stream.is_empty() || of_stream.contains(&id) => Ok(vec![id]),
+            Ok(id) => {
+                let ids: Vec<_> = of_stream.iter().map(u64::to_string).collect();
+                Err(Failure::Usage(format!(
+                    "{which} is an id, and a stream's name as well. The recordings of that stream have the ids {}; the \
+                     one of the id {id} is reached by `call {} {}={id}`",
+                    ids.join(", "),
+                    self.command.name,
+                    self.id()
+                )))
+            }
+            Err(_) if of_stream.is_empty() => {
+                Err(Failure::Refused(format!("no recording of a stream `{}`", show::line(which))))
+            }
+            Err(_) => Ok(of_stream),
+        }
     }
 
     /// What the path calls the recording's id.
@@ -235,23 +270,6 @@ async fn send(api: &Api, route: &Route, mut params: Map<String, Value>) -> Resul
     api.ask(method, &path, None).await
 }
 
-/// The ids that somebody means by an id, or by the name of a stream.
-async fn recordings(api: &Api, which: &str) -> Result<Vec<u64>, Failure> {
-    if let Ok(id) = which.parse() {
-        return Ok(vec![id]);
-    }
-    let list = api.get("/recordings").await?;
-    let list = list.as_array().into_iter().flatten();
-    let ids: Vec<u64> = list
-        .filter(|one| one["localStreamName"] == which)
-        .filter_map(|one| one["configId"].as_u64())
-        .collect();
-    match ids.is_empty() {
-        true => Err(Failure::Refused(format!("no recording of a stream `{}`", show::line(which)))),
-        false => Ok(ids),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +278,21 @@ mod tests {
     fn every_verb_has_its_command() {
         let found: Vec<_> = all().map(|verb| verb.name).collect();
         assert_eq!(found, VERBS.map(|(name, ..)| name));
+    }
+
+    #[test]
+    fn ids_and_names_are_told_apart() {
+        let list = json!([
+            {"configId": 1, "localStreamName": "cam1"}, {"configId": 2, "localStreamName": "cam1"},
+            {"configId": 3, "localStreamName": "1"}, {"configId": 4, "localStreamName": "4"},
+        ]);
+        let stop = all().find(|verb| verb.name == "stop").unwrap();
+        let ids = |which| stop.recordings(&list, which).map_err(|failure| failure.to_string());
+        assert_eq!(ids("cam1"), Ok(vec![1, 2]));
+        assert_eq!((ids("2"), ids("4"), ids("9")), (Ok(vec![2]), Ok(vec![4]), Ok(vec![9])));
+        assert!(ids("cam2").unwrap_err().contains("`cam2`"));
+        let hint = ids("1").unwrap_err();
+        assert!(hint.contains("the ids 3;") && hint.contains("`call removeConfig id=1`"), "{hint}");
     }
 
     #[test]

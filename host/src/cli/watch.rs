@@ -72,7 +72,7 @@ pub(super) async fn run(api: &Api, rounds: Option<u64>, json: bool) -> Result<()
                 Ok(now) if json => {
                     let events: Vec<Value> =
                         new.iter().filter_map(|event| serde_json::from_str(event).ok()).collect();
-                    out = format!("{}\n", with(now, "events", json!(events)));
+                    out = show::json(&format!("{}\n", with(now, "events", json!(events))));
                 }
                 Ok(now) => {
                     let rate = rates.look(&now["streams"], Instant::now());

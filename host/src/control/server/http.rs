@@ -71,7 +71,7 @@ async fn serve(
     }
     let caller = match login::enter(&web.context.access, &peer, request.headers()) {
         Ok(caller) => caller,
-        Err(denied) => return login::refuse(denied, is_api),
+        Err(denied) => return login::refuse(denied, is_api, &peer),
     };
     if is_api {
         return api::serve(&web, &peer, &caller, request).await;

@@ -284,6 +284,8 @@ async fn the_log_gets_a_level() {
 async fn a_command_with_an_id_runs_once() {
     let (context, _media) = context(Limits::default()).await;
     let line = "record localStreamName=cam1 pathToFile=a commandId=7";
+    // What was only checked leaves the id free.
+    assert_eq!(ask(&context, &format!("{line} check=1")).await.status, Status::Success);
     let recorded = ask(&context, line).await;
     assert_eq!((recorded.status, recorded.response_id.as_deref()), (Status::Success, Some("7")));
     for again in [line, "removeConfig id=1 commandId=7"] {

@@ -34,8 +34,8 @@ fn token(header: &HeaderValue) -> Option<String> {
     pair.split_once(':').map(|(_, password)| password.to_owned())
 }
 
-/// What who may not enter is answered.
-pub(super) fn refuse(denied: Denied, is_api: bool) -> Response {
+/// What who may not enter is answered. A browser is asked for the token only where nobody can listen.
+pub(super) fn refuse(denied: Denied, is_api: bool, peer: &Peer) -> Response {
     let reply = denied.reply();
     let status = rest::status(reply.fault);
     let mut response = match is_api {
@@ -46,8 +46,10 @@ pub(super) fn refuse(denied: Denied, is_api: bool) -> Response {
     if let Denied::Wait(time) = denied {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(time.as_secs() + 1));
     } else {
-        for scheme in ["Bearer realm=\"reelwright\"", "Basic realm=\"reelwright\""] {
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        let mut challenge = |value| headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(value));
+        challenge("Bearer realm=\"reelwright\"");
+        if peer.is_tls() || peer.far.ip().to_canonical().is_loopback() {
+            challenge("Basic realm=\"reelwright\"");
         }
     }
     response

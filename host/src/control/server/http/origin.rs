@@ -1,7 +1,7 @@
 //! Which requests may be a web page's doing, and are refused. Pure.
 //!
 //! The listener is bound to the loopback interface, and browsers reach that too: for any page that their user looks
-//! at. Such a request names the page's site in `Origin` or `Sec-Fetch-Site`; if the page's own name was made to point
+//! at. Such a request names the page's site in `Origin`, `Referer` or `Sec-Fetch-Site`; if the page's own name was made to point
 //! at us, `Host` gives it away.
 
 use std::net::{IpAddr, SocketAddr};
@@ -38,8 +38,15 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, own: Own<'_>) -> Result<(), 
         }
     }
     for origin in headers.get_all(header::ORIGIN) {
-        if !own.is_same(origin, headers.get(header::HOST)) {
+        if !own.is_same(origin.as_bytes(), headers.get(header::HOST)) {
             return Err(format!("Origin `{}` is another site", shown(origin.as_bytes())));
+        }
+    }
+    // All that a browser tells of a page that it came from in the clear.
+    for page in headers.get_all(header::REFERER) {
+        let page = page.as_bytes();
+        if !page.is_empty() && !own.is_same(site(page), headers.get(header::HOST)) {
+            return Err(format!("Referer `{}` is another site", shown(site(page))));
         }
     }
     for site in headers.get_all(FETCH_SITE) {
@@ -69,14 +76,19 @@ impl Own<'_> {
 
     /// Whether an origin is the page's that this server itself served under that `Host`; behind a proxy, which has a
     /// further name, TLS may be the proxy's.
-    fn is_same(&self, origin: &HeaderValue, called: Option<&HeaderValue>) -> bool {
+    fn is_same(&self, origin: &[u8], called: Option<&HeaderValue>) -> bool {
         let Some(called) = called else { return false };
-        let origin = origin.as_bytes();
         let by_proxy = called.to_str().ok().and_then(host).is_some_and(|host| self.is_further(host));
         let secure = origin.strip_prefix(b"https://").filter(|_| self.tls || by_proxy);
         let own = secure.or(origin.strip_prefix(b"http://").filter(|_| !self.tls));
         own == Some(called.as_bytes())
     }
+}
+
+/// What of a page's URL an `Origin` would have: the scheme and the authority.
+fn site(page: &[u8]) -> &[u8] {
+    let mut slashes = page.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
+    slashes.nth(2).map_or(page, |end| &page[..end])
 }
 
 /// The host of `host[:port]`.
@@ -162,7 +174,14 @@ mod tests {
 
     #[test]
     fn origins() {
-        let table: [(&[(&str, &str)], bool); 9] = [
+        let table: [(&[(&str, &str)], bool); 16] = [
+            (&[("referer", "http://localhost:7777/api/v1/streams?a=/")], true),
+            (&[("referer", "http://localhost:7777")], true),
+            (&[("referer", "")], true),
+            (&[("referer", "http://localhost:3000/")], false),
+            (&[("referer", "http://evil.example/http://localhost:7777/")], false),
+            (&[("referer", "http://localhost:7777@evil.example/")], false),
+            (&[("referer", "about:blank")], false),
             (&[("origin", "http://localhost:7777")], true),
             (&[("origin", "http://localhost:3000")], false),
             (&[("origin", "https://localhost:7777")], false),

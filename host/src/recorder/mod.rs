@@ -371,7 +371,8 @@ impl Recordings {
     /// Returns those that have a file to end.
     pub fn split(&self, config_ids: &[u64], any_frame: bool) -> Vec<Arc<Recording>> {
         let recordings = config_ids.iter().filter_map(|&id| self.get(id));
-        let running = recordings.filter(|recording| recording.run().is_some() && !recording.is_paused());
+        let is_writing = |r: &Arc<Recording>| r.run().is_some_and(|run| run.writing) && !r.is_paused();
+        let running = recordings.filter(is_writing);
         running
             .inspect(|recording| {
                 recording.wishes.send_modify(|wishes| {
@@ -502,6 +503,7 @@ impl Recordings {
             in_stream_id: handle.in_stream_id,
             started: SystemTime::now(),
             file: PathBuf::new(),
+            writing: false,
             segments: 0,
             video_samples: 0,
             video_bytes: 0,

@@ -82,6 +82,8 @@ pub struct RunInfo {
     pub started: SystemTime,
     /// The file that is being written; empty before the first segment.
     pub file: PathBuf,
+    /// That file is open.
+    pub writing: bool,
     /// Segments begun.
     pub segments: u64,
     /// Written so far in this run, over all segments.
@@ -279,8 +281,11 @@ impl Recording {
         if self.is_paused() { Phase::Paused } else { Phase::Streaming }
     }
 
-    /// The paused state of one without a run has changed.
+    /// The paused state of one without a run has changed. Why it failed stays to be seen.
     pub(super) fn show_waiting(&self) {
+        if lock(&self.state).current.phase == Phase::Failed {
+            return;
+        }
         let phase = if self.is_paused() { Phase::Paused } else { Phase::WaitingForStream };
         self.set_status(Status::new(phase, 0, None));
     }

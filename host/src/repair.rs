@@ -181,6 +181,7 @@ impl Repair {
             "path": self.path.display().to_string(),
             "configId": self.config_id,
             "localStreamName": self.stream,
+            "type": self.format,
             "format": self.format,
             "outcome": self.outcome.as_str(),
             "reason": if let Outcome::Kept(why) = &self.outcome { why } else { "" },

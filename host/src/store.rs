@@ -53,10 +53,6 @@ impl Table {
     const ALL: [Self; 6] =
         [Self::Counters, Self::Recordings, Self::Rules, Self::IngestPoints, Self::Commands, Self::Outbox];
 
-    fn is_of_orders(self) -> bool {
-        matches!(self, Table::Recordings | Table::Rules | Table::IngestPoints)
-    }
-
     fn definition(self) -> TableDefinition<'static, u64, &'static [u8]> {
         TableDefinition::new(match self {
             Table::Counters => "counters",
@@ -88,6 +84,15 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it is of what a copy of all orders has.
+    fn is_of_orders(&self) -> bool {
+        match self.table {
+            Table::Recordings | Table::Rules | Table::IngestPoints => true,
+            Table::Counters => self.key == Counter::ConfigId as u64,
+            Table::Commands | Table::Outbox => false,
+        }
+    }
+
     /// Adds a value, or replaces the one of that number.
     pub fn put(table: Table, key: u64, value: &impl Serialize) -> Self {
         let value = serde_json::to_vec(value).expect("maps have text for keys");
@@ -108,22 +113,49 @@ impl Change {
 
 /// The ids of recordings, rules and ingest points: 1, 2, … over all of the server's life. Clones share it.
 #[derive(Clone, Debug)]
-pub struct ConfigIds(Arc<AtomicU64>);
+pub struct ConfigIds(Arc<Ids>);
+
+#[derive(Debug)]
+struct Ids {
+    /// The last that was given.
+    last: AtomicU64,
+    /// Up to here they are known to be remembered.
+    reserved: AtomicU64,
+}
+
+/// Ids that [`ConfigIds::reserve`] remembers ahead of those that were given.
+const RESERVE: u64 = 256;
 
 impl ConfigIds {
     /// Goes on behind the last id that the store knows of.
     pub fn open(store: &Store) -> Result<Self, StoreError> {
-        Ok(Self(Arc::new(AtomicU64::new(store.counter(Counter::ConfigId)?))))
+        let last = store.counter(Counter::ConfigId)?;
+        Ok(Self(Arc::new(Ids { last: AtomicU64::new(last), reserved: AtomicU64::new(last) })))
     }
 
-    /// A new id. Unless [`ConfigIds::change`] is applied it may be given again after a restart.
+    /// A new id. Unless [`ConfigIds::change`] is applied, or there was one in reserve, it may be given again after a
+    /// restart.
     pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
+        self.0.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Remembers ids that are still to be given, so that who can't wait may take one. After a restart those that were
+    /// not taken are passed over.
+    pub async fn reserve(&self, store: &Store) -> Result<(), StoreError> {
+        let last = self.0.last.load(Ordering::Relaxed) + RESERVE;
+        store.apply(vec![Change::count(Counter::ConfigId, last)]).await?;
+        self.0.reserved.fetch_max(last, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether half of the reserve is gone, or there is none.
+    pub fn runs_out(&self) -> bool {
+        self.0.last.load(Ordering::Relaxed) + RESERVE / 2 > self.0.reserved.load(Ordering::Relaxed)
     }
 
     /// Remembers the ids that were given so far, together with whatever else is applied in one call.
     pub fn change(&self) -> Change {
-        Change::count(Counter::ConfigId, self.0.load(Ordering::Relaxed))
+        Change::count(Counter::ConfigId, self.0.last.load(Ordering::Relaxed))
     }
 }
 
@@ -409,9 +441,7 @@ fn work(file: &File, waiting: &mpsc::Receiver<Job>, orders: &watch::Sender<()>) 
         if let Err(error) = &result {
             tracing::error!(%error, calls = jobs.len(), "changes can't be kept");
         }
-        if result.is_ok()
-            && jobs.iter().flat_map(|job| &job.changes).any(|change| change.table.is_of_orders())
-        {
+        if result.is_ok() && jobs.iter().flat_map(|job| &job.changes).any(|change| change.is_of_orders()) {
             orders.send_replace(());
         }
         for job in jobs {
@@ -491,6 +521,26 @@ mod tests {
         store.apply(vec![ids.change()]).await.unwrap();
         store.apply(vec![early]).await.unwrap();
         assert_eq!(ConfigIds::open(&store).unwrap().next(), 4, "an older change that came late");
+    }
+
+    #[tokio::test]
+    async fn config_ids_in_reserve_need_no_database() {
+        let store = Store::in_memory();
+        let ids = ConfigIds::open(&store).unwrap();
+        assert!(ids.runs_out());
+        let mut changed = store.changed();
+        ids.reserve(&store).await.unwrap();
+        assert!(changed.has_changed().unwrap(), "a copy of all orders has the last id");
+        changed.mark_unchanged();
+        let half = RESERVE / 2;
+        (0..half).for_each(|i| assert_eq!(ids.next(), i + 1));
+        assert!(!ids.runs_out());
+        // Killed.
+        assert_eq!(ConfigIds::open(&store).unwrap().next(), RESERVE + 1);
+        ids.next();
+        assert!(ids.runs_out());
+        store.apply(vec![Change::count(Counter::Event, 5)]).await.unwrap();
+        assert!(!changed.has_changed().unwrap());
     }
 
     #[tokio::test]

@@ -89,8 +89,8 @@ pub enum RecordError {
     PreRoll { asked: u32, kept: u64 },
     #[error("streams is no pattern: {0}")]
     Glob(String),
-    #[error("with overwrite=1 streams would overwrite each other's files; put {{stream}} into pathToFile")]
-    OneName,
+    #[error("a rule can't overwrite: each time a stream comes it would replace what it has recorded before")]
+    Overwrites,
     #[error("it can't be kept: {0}")]
     Store(#[from] StoreError),
     #[error("{0} is the destination of config {1}, and one of the two would overwrite the other")]
@@ -133,6 +133,13 @@ struct Order {
     stays: bool,
 }
 
+impl Order {
+    /// Whether it has no run, or none that is not through with its files.
+    fn is_idle(&self) -> bool {
+        self.runs.iter().all(|run| run.done.is_cancelled())
+    }
+}
+
 #[derive(Clone, Debug)]
 struct RunHandle {
     /// Of the stream that it got last.
@@ -161,7 +168,7 @@ impl Recordings {
     /// tried again when its stream starts.
     pub async fn restore(&self) -> Result<(), StoreError> {
         let kept: Vec<(u64, serde_json::Value)> = self.0.parts.store.all(Table::Recordings)?;
-        self.restore_rules()?;
+        self.restore_rules().await?;
         for (config_id, value) in kept {
             let settings: Settings = match serde_json::from_value(value) {
                 Ok(settings) => settings,
@@ -344,14 +351,19 @@ impl Recordings {
             (order.recording.clone(), order.runs.clone())
         };
         stop(runs).await;
-        if let Some(order) = lock(&self.0.orders).get_mut(&config_id) {
+        let stream = self.0.parts.registry.get(&recording.settings.local_stream_name);
+        let mut orders = lock(&self.0.orders);
+        if let Some(order) = orders.get_mut(&config_id) {
             order.stays = false;
+            if let Some(stream) = stream.filter(|_| recording.settings.keep_alive) {
+                self.start_order(order, &stream, Duration::ZERO);
+            }
+            // Its stream has ended meanwhile; its rule makes another.
+            if recording.rule_id.is_some() && order.is_idle() {
+                orders.remove(&config_id);
+            }
         }
-        if recording.settings.keep_alive
-            && let Some(stream) = self.0.parts.registry.get(&recording.settings.local_stream_name)
-        {
-            self.start(config_id, &stream);
-        }
+        drop(orders);
         Some(recording)
     }
 
@@ -359,7 +371,8 @@ impl Recordings {
     /// Returns those that have a file to end.
     pub fn split(&self, config_ids: &[u64], any_frame: bool) -> Vec<Arc<Recording>> {
         let recordings = config_ids.iter().filter_map(|&id| self.get(id));
-        let running = recordings.filter(|recording| recording.run().is_some() && !recording.is_paused());
+        let is_writing = |r: &Arc<Recording>| r.run().is_some_and(|run| run.writing) && !r.is_paused();
+        let running = recordings.filter(is_writing);
         running
             .inspect(|recording| {
                 recording.wishes.send_modify(|wishes| {
@@ -415,13 +428,14 @@ impl Recordings {
     }
 
     fn stream_started(&self, stream: &Arc<LiveStream>) {
-        self.apply_rules(stream);
-        let waiting: Vec<u64> = lock(&self.0.orders)
-            .values()
-            .filter(|o| o.recording.settings.local_stream_name == stream.name)
-            .map(|o| o.recording.config_id)
-            .collect();
-        waiting.into_iter().for_each(|config_id| self.start(config_id, stream));
+        let rules = self.rules_for(&stream.name);
+        // In one hold: a run that ends meanwhile must not take away what was found for this stream.
+        let mut orders = lock(&self.0.orders);
+        for (rule_id, rule) in rules {
+            self.apply_rule(&mut orders, rule_id, rule, stream);
+        }
+        let its = |order: &&mut Order| order.recording.settings.local_stream_name == stream.name;
+        orders.values_mut().filter(its).for_each(|order| self.start_order(order, stream, Duration::ZERO));
     }
 
     /// Starts a run, unless the recording has one of that stream or is gone.
@@ -430,8 +444,12 @@ impl Recordings {
     }
 
     fn start_from(&self, config_id: u64, stream: &Arc<LiveStream>, pre_roll: Duration) {
-        let mut orders = lock(&self.0.orders);
-        let Some(order) = orders.get_mut(&config_id) else { return };
+        if let Some(order) = lock(&self.0.orders).get_mut(&config_id) {
+            self.start_order(order, stream, pre_roll);
+        }
+    }
+
+    fn start_order(&self, order: &mut Order, stream: &Arc<LiveStream>, pre_roll: Duration) {
         order.runs.retain(|run| !run.done.is_cancelled());
         if order.held {
             return;
@@ -485,6 +503,7 @@ impl Recordings {
             in_stream_id: handle.in_stream_id,
             started: SystemTime::now(),
             file: PathBuf::new(),
+            writing: false,
             segments: 0,
             video_samples: 0,
             video_bytes: 0,
@@ -545,8 +564,7 @@ impl Recordings {
             left.into_iter().for_each(|subscription| self.begin(order, subscription));
         }
         // Its rule makes another when the stream comes again.
-        let idle = order.runs.iter().all(|run| run.done.is_cancelled());
-        if recording.rule_id.is_some() && idle && !order.stays {
+        if recording.rule_id.is_some() && order.is_idle() && !order.stays {
             orders.remove(&recording.config_id);
         }
     }

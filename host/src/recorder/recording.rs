@@ -82,6 +82,8 @@ pub struct RunInfo {
     pub started: SystemTime,
     /// The file that is being written; empty before the first segment.
     pub file: PathBuf,
+    /// That file is open.
+    pub writing: bool,
     /// Segments begun.
     pub segments: u64,
     /// Written so far in this run, over all segments.
@@ -104,9 +106,10 @@ pub struct Destination {
     /// The file that will be written, without numbers for chunks and repetitions. Where each file has a path of its
     /// own, as it would be now.
     pub computed_path: PathBuf,
-    /// Device and inode of its folder, which tell it however it is spelled, and the file's name. Without the folder
-    /// where that is not there, or there are more than one.
-    key: (Option<(u64, u64)>, PathBuf),
+    /// Where each file has a path of its own: that path, with names for what is known when a file begins.
+    pattern: Option<PathBuf>,
+    /// Device and inode of the folder, which tell it however it is spelled. `None`: it is not known to be there.
+    folder: Option<(u64, u64)>,
 }
 
 impl Destination {
@@ -122,11 +125,13 @@ impl Destination {
         let located = roots.locate(&path)?;
         let name = located.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let computed_path = located.with_file_name(Names::new(name, extension, false).plain());
-        let key = match template.is_by_file() {
-            true => PathBuf::from(format!("{}.{extension}", settings.path_to_file)),
-            false => computed_path.clone(),
-        };
-        Ok(Self { template, extension: extension.into(), computed_path, key: (None, key) })
+        let pattern = template.is_by_file().then(|| {
+            let pattern = template.pattern();
+            let located = roots.locate(&pattern).unwrap_or_else(|_| pattern.into());
+            let name = located.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            located.with_file_name(Names::new(name, extension, false).plain())
+        });
+        Ok(Self { template, extension: extension.into(), computed_path, pattern, folder: None })
     }
 
     /// One that can't be found now.
@@ -134,7 +139,8 @@ impl Destination {
         let path = PathBuf::from(&settings.path_to_file);
         // Whatever it is, it is looked for again when it is needed.
         let template = Template::new(settings, 0).unwrap_or_default();
-        Self { template, extension: settings.format.clone(), computed_path: path.clone(), key: (None, path) }
+        let pattern = template.is_by_file().then(|| path.clone());
+        Self { template, extension: settings.format.clone(), computed_path: path, pattern, folder: None }
     }
 
     /// Checks that it can be written to. Blocks.
@@ -147,7 +153,7 @@ impl Destination {
             let name = Names::new(&target.name, &self.extension, false).plain();
             self.computed_path = target.folder.path.join(&name);
             if !self.template.is_by_file() {
-                self.key = (Some(target.folder.id), name.into());
+                self.folder = Some(target.folder.id);
             }
         }
         Ok(self)
@@ -181,7 +187,16 @@ impl Destination {
 
     /// Whether two write to the same names.
     pub(super) fn meets(&self, other: &Self) -> bool {
-        self.key == other.key
+        match (&self.pattern, &other.pattern) {
+            (Some(its), Some(others)) => its == others,
+            (None, None) => match (self.folder, other.folder) {
+                (Some(its), Some(others)) => {
+                    its == others && self.computed_path.file_name() == other.computed_path.file_name()
+                }
+                _ => self.computed_path == other.computed_path,
+            },
+            _ => false,
+        }
     }
 }
 
@@ -266,8 +281,11 @@ impl Recording {
         if self.is_paused() { Phase::Paused } else { Phase::Streaming }
     }
 
-    /// The paused state of one without a run has changed.
+    /// The paused state of one without a run has changed. Why it failed stays to be seen.
     pub(super) fn show_waiting(&self) {
+        if lock(&self.state).current.phase == Phase::Failed {
+            return;
+        }
         let phase = if self.is_paused() { Phase::Paused } else { Phase::WaitingForStream };
         self.set_status(Status::new(phase, 0, None));
     }
@@ -342,5 +360,34 @@ impl Recording {
         if let Some(run) = lock(&self.state).run.as_mut().filter(|run| run.stream_id == stream_id) {
             update(run);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_meet_if_a_name_could_be_of_both() {
+        let media = tempfile::tempdir().unwrap();
+        let roots = Roots::open(media.path(), &[]).unwrap();
+        let to = |stream: &str, path: &str| {
+            let settings = Settings {
+                local_stream_name: stream.into(),
+                path_to_file: path.into(),
+                ..Settings::default()
+            };
+            Destination::new(&roots, &settings, 1, "mp4").unwrap()
+        };
+        // Each file has a path of its own, and so has each stream.
+        assert!(!to("cam1", "{stream}-{date}").meets(&to("cam2", "{stream}-{date}")));
+        assert!(to("cam1", "{stream}-{date}").meets(&to("cam2", "cam1-{date}.mp4")));
+        assert!(to("cam1", "../media/x-{seq}").meets(&to("cam2", "x-{seq}")));
+        assert!(!to("cam1", "x-{seq}").meets(&to("cam1", "x-0001")));
+        // Whether the folder was looked at or not.
+        let checked = to("cam1", "x").check(&roots).unwrap();
+        assert!(checked.meets(&to("cam2", "x")) && to("cam2", "x").meets(&checked));
+        assert!(checked.meets(&to("cam2", "x").check(&roots).unwrap()));
+        assert!(!checked.meets(&to("cam2", "y")));
     }
 }

@@ -3,7 +3,7 @@
 //! A recording of a rule has a stream's name and an id of its own. It is there before the stream's first sample, and
 //! no more when the stream has ended for good; the rule makes another when it comes again, so it is not kept.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
@@ -45,8 +45,12 @@ impl Kept {
 
 impl Recordings {
     /// Takes up the rules that an earlier server was given.
-    pub(super) fn restore_rules(&self) -> Result<(), StoreError> {
+    pub(super) async fn restore_rules(&self) -> Result<(), StoreError> {
         let kept: Vec<(u64, serde_json::Value)> = self.0.parts.store.all(Table::Rules)?;
+        if !kept.is_empty() {
+            // A failure is logged by the store.
+            let _ = self.0.parts.ids.reserve(&self.0.parts.store).await;
+        }
         for (rule_id, value) in kept {
             let rule = serde_json::from_value(value).map_err(|error| error.to_string());
             match rule.and_then(|rule| Kept::new(rule).map_err(|error| error.to_string())) {
@@ -69,18 +73,26 @@ impl Recordings {
     pub async fn add_rule(&self, rule: Rule) -> Result<u64, RecordError> {
         let kept = Kept::new(rule.clone())?;
         let any = Settings { local_stream_name: ANY_STREAM.into(), ..rule.record.clone() };
-        let one = Settings { local_stream_name: "other".into(), ..any.clone() };
-        self.check_alone(&any)?;
-        let destination = self.destination(&any, 0).await?;
-        if any.overwrite && destination.meets(&self.destination(&one, 0).await?) {
-            return Err(RecordError::OneName);
+        if any.overwrite {
+            return Err(RecordError::Overwrites);
         }
+        self.check_alone(&any)?;
+        self.destination(&any, 0).await?;
         let ids = &self.0.parts.ids;
         let rule_id = ids.next();
         self.0.parts.store.apply(vec![ids.change(), Change::put(Table::Rules, rule_id, &rule)]).await?;
-        lock(&self.0.rules).insert(rule_id, kept);
+        let _ = ids.reserve(&self.0.parts.store).await;
+        lock(&self.0.rules).insert(rule_id, kept.clone());
         tracing::info!(rule_id, streams = rule.streams, "streams will be recorded by a rule");
-        self.0.parts.registry.list().iter().for_each(|stream| self.stream_started(stream));
+        for stream in self.0.parts.registry.list() {
+            if kept.matcher.is_match(&stream.name) {
+                let mut orders = lock(&self.0.orders);
+                let made = self.apply_rule(&mut orders, rule_id, rule.clone(), &stream);
+                if let Some(order) = made.and_then(|config_id| orders.get_mut(&config_id)) {
+                    self.start_order(order, &stream, Duration::ZERO);
+                }
+            }
+        }
         Ok(rule_id)
     }
 
@@ -99,55 +111,65 @@ impl Recordings {
         lock(&self.0.rules).iter().map(|(&id, kept)| (id, kept.rule.clone())).collect()
     }
 
-    /// Makes the recordings that rules order for a stream, unless they are there.
-    pub(super) fn apply_rules(&self, stream: &LiveStream) {
-        let fitting: Vec<(u64, Rule)> = lock(&self.0.rules)
-            .iter()
-            .filter(|(_, kept)| kept.matcher.is_match(&stream.name))
-            .map(|(&id, kept)| (id, kept.rule.clone()))
-            .collect();
-        for (rule_id, rule) in fitting {
-            let settings = Settings { local_stream_name: stream.name.clone(), ..rule.record };
-            let mut orders = lock(&self.0.orders);
-            let its = |order: &&Order| {
-                order.recording.rule_id == Some(rule_id)
-                    && order.recording.settings.local_stream_name == stream.name
-            };
-            // One that does not wait for its stream to come back has no use for this one.
-            let is_there = |order: &Order| {
-                order.recording.settings.keep_alive
-                    || order.runs.iter().any(|run| run.in_stream_id == stream.id)
-            };
-            if orders.values().filter(its).any(is_there) {
-                continue;
-            }
-            let config_id = self.0.parts.ids.next();
-            let parts = &self.0.parts;
-            let extension =
-                parts.formats.get(&settings.format).map(|version| version.manifest.extension.clone());
-            let extension = extension.unwrap_or_else(|| settings.format.clone());
-            let destination = Destination::new(&parts.disk.roots, &settings, config_id, &extension);
-            let destination = match destination {
-                Ok(destination) => destination,
-                Err(error) => {
-                    tracing::error!(rule_id, stream = stream.name, %error, "a rule can't be applied");
-                    continue;
-                }
-            };
-            let recording = Recording::new(config_id, settings, destination, false).of_rule(rule_id);
-            let order = Order { recording: Arc::new(recording), runs: Vec::new(), held: false, stays: false };
-            orders.insert(config_id, order);
-            drop(orders);
-            self.remember_ids();
-        }
+    /// The rules that order a recording of a stream.
+    pub(super) fn rules_for(&self, name: &str) -> Vec<(u64, Rule)> {
+        let rules = lock(&self.0.rules);
+        let fitting = rules.iter().filter(|(_, kept)| kept.matcher.is_match(name));
+        fitting.map(|(&id, kept)| (id, kept.rule.clone())).collect()
     }
 
-    /// Remembers the ids that were given, beside what goes on: samples do not wait for it.
-    fn remember_ids(&self) {
+    /// Makes the recording that a rule orders for a stream, unless it is there. Returns its id.
+    pub(super) fn apply_rule(
+        &self,
+        orders: &mut BTreeMap<u64, Order>,
+        rule_id: u64,
+        rule: Rule,
+        stream: &LiveStream,
+    ) -> Option<u64> {
+        // A rule that is older than the refusal may have overwrite.
+        let settings = Settings { local_stream_name: stream.name.clone(), overwrite: false, ..rule.record };
+        let its = |order: &&Order| {
+            order.recording.rule_id == Some(rule_id)
+                && order.recording.settings.local_stream_name == stream.name
+        };
+        // One that does not wait for its stream to come back has no use for this one.
+        let is_there = |order: &Order| {
+            order.recording.settings.keep_alive || order.runs.iter().any(|run| run.in_stream_id == stream.id)
+        };
+        if orders.values().filter(its).any(is_there) {
+            return None;
+        }
+        let parts = &self.0.parts;
+        let config_id = parts.ids.next();
+        self.reserve_ids();
+        let extension = parts.formats.get(&settings.format).map(|version| version.manifest.extension.clone());
+        let extension = extension.unwrap_or_else(|| settings.format.clone());
+        let destination = Destination::new(&parts.disk.roots, &settings, config_id, &extension);
+        let destination = match destination {
+            Ok(destination) => destination,
+            Err(error) => {
+                tracing::error!(rule_id, stream = stream.name, %error, "a rule can't be applied");
+                return None;
+            }
+        };
+        if let Err(rival) = self.rival(orders, &settings, &destination) {
+            // Both are recorded all the same: this one takes the next free name.
+            tracing::error!(rule_id, config_id, stream = stream.name, %rival, "a rule has a rival");
+        }
+        let recording = Recording::new(config_id, settings, destination, false).of_rule(rule_id);
+        let order = Order { recording: Arc::new(recording), runs: Vec::new(), held: false, stays: false };
+        orders.insert(config_id, order);
+        Some(config_id)
+    }
+
+    /// Keeps ids in reserve for streams that will come, beside what goes on: samples do not wait for it.
+    fn reserve_ids(&self) {
         let parts = self.0.parts.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if parts.ids.runs_out()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
             // A failure is logged by the store.
-            runtime.spawn(async move { parts.store.apply(vec![parts.ids.change()]).await });
+            runtime.spawn(async move { parts.ids.reserve(&parts.store).await });
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Parts, RecordError, Recording,
+    Align, Config, Parts, RecordError, Recording,
     handover::Handover,
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
@@ -353,7 +353,10 @@ impl Running {
             } else {
                 self.plan.unpause();
             }
-            self.run.recording.show_pause(self.run.stream_id);
+            // What it waits for is told first.
+            if !self.halted {
+                self.run.recording.show_pause(self.run.stream_id);
+            }
         }
         self.steps().await
     }
@@ -489,7 +492,7 @@ impl Running {
             segment: number,
             epoch_us,
             origin_ms,
-            head_room: head_room(settings.chunk_length),
+            head_room: head_room(settings.chunk_align.map_or(settings.chunk_length, Align::seconds)),
             manifest: settings.manifest,
             config_id: self.run.recording.config_id,
             stream: settings.local_stream_name.clone(),
@@ -510,6 +513,7 @@ impl Running {
         );
         self.run.recording.update_run(self.run.stream_id, |run| {
             run.file = writer.path();
+            run.writing = true;
             run.segments += 1;
             run.component = writer.version().label();
         });
@@ -574,9 +578,15 @@ impl Running {
         Ok(())
     }
 
+    /// The segment that is open, which is none any more.
+    fn take_segment(&mut self) -> Option<Current> {
+        self.run.recording.update_run(self.run.stream_id, |run| run.writing = false);
+        self.segment.take()
+    }
+
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
-        let Some(current) = self.segment.take() else { return Ok(()) };
+        let Some(current) = self.take_segment() else { return Ok(()) };
         let Current { writer, origin_ms, samples, tally, away_ms, .. } = current;
         let version = writer.version().clone();
         let manifest =
@@ -693,7 +703,7 @@ impl Running {
             }
         } else if self.segment.is_some() {
             self.report_failure(&error, report::Next::Repair);
-            if let Some(current) = self.segment.take() {
+            if let Some(current) = self.take_segment() {
                 let orphan = current.writer.abandon().await.with_given(current.samples);
                 self.repair(orphan);
             }

@@ -111,6 +111,19 @@ impl Template {
         self.makes_folders
     }
 
+    /// What the paths of all files have in common: what is known of a file only when it begins stands as its name.
+    /// Braces that stand for themselves are doubled.
+    pub fn pattern(&self) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.replace('{', "{{").replace('}', "}}"),
+            Piece::Date => "{date}".into(),
+            Piece::Time => "{time}".into(),
+            Piece::Start => "{start}".into(),
+            Piece::Seq => "{seq}".into(),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
     /// The path for a file.
     pub fn path(&self, file: &Moment<'_>) -> String {
         let local =
@@ -206,6 +219,17 @@ mod tests {
         assert!(!template("a/{stream}").is_by_file() && !template("a/{stream}").makes_folders());
         assert!(!template("{stream}/a").is_by_file() && template("{stream}/a").makes_folders());
         assert!(template("a/{seq}").is_by_file() && !template("a/{seq}").makes_folders());
+    }
+
+    #[test]
+    fn a_pattern_tells_streams_and_recordings_apart() {
+        let pattern = |stream, asked, id| Template::new(&settings(stream, asked), id).unwrap().pattern();
+        assert_eq!(pattern("cam1", "a/{Stream}-{DATE}-{time}", 1), "a/cam1-{date}-{time}");
+        assert_ne!(pattern("cam2", "{stream}-{seq}", 1), pattern("cam1", "{stream}-{seq}", 1));
+        assert_ne!(pattern("cam1", "{configId}-{seq}", 1), pattern("cam1", "{configId}-{seq}", 2));
+        assert_ne!(pattern("cam1", "a{{date}}", 1), pattern("cam1", "a{date}", 1));
+        let folders = Settings { date_folder_structure: true, ..settings("cam1", "archive") };
+        assert_eq!(Template::new(&folders, 1).unwrap().pattern(), "archive/cam1/{date}/cam1-{date}-{time}");
     }
 
     #[test]

@@ -29,7 +29,6 @@ pub(super) static RECORD_RULE: Command = Command {
         },
         Param { need: Need::Default("{stream}"), ..PATH_TO_FILE },
         TYPE,
-        OVERWRITE,
         Param {
             help: "1: a stream that comes back at once goes on in the same run. 0: each has a recording of its own.",
             ..KEEP_ALIVE

@@ -578,15 +578,11 @@ impl Running {
         Ok(())
     }
 
-    /// The segment that is open, which is none any more.
-    fn take_segment(&mut self) -> Option<Current> {
-        self.run.recording.update_run(self.run.stream_id, |run| run.writing = false);
-        self.segment.take()
-    }
-
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
-        let Some(current) = self.take_segment() else { return Ok(()) };
+        let Some(current) = self.segment.take() else { return Ok(()) };
+        // At a cut the next is opened at once.
+        self.run.recording.update_run(self.run.stream_id, |run| run.writing = reason == "cut");
         let Current { writer, origin_ms, samples, tally, away_ms, .. } = current;
         let version = writer.version().clone();
         let manifest =
@@ -703,13 +699,14 @@ impl Running {
             }
         } else if self.segment.is_some() {
             self.report_failure(&error, report::Next::Repair);
-            if let Some(current) = self.take_segment() {
+            if let Some(current) = self.segment.take() {
                 let orphan = current.writer.abandon().await.with_given(current.samples);
                 self.repair(orphan);
             }
         } else {
             self.report_failure(&error, report::Next::Nothing);
         }
+        self.run.recording.update_run(self.run.stream_id, |run| run.writing = false);
         self.plan.segment_failed(&unwritten);
         if self.is_trouble(&error) {
             // Nobody is to blame, and it may pass.

@@ -159,13 +159,11 @@ const SHOWN: &[&str] = &["chunkLength", "configId", "localStreamName", "pathToFi
 const SHOWN_CHECKED: &[&str] = &["computedPathToFile", "firstFile", "isLive", "localStreamName", "type"];
 
 async fn record(context: &Context, args: Args) -> Reply {
-    let name = args.text("localStreamName").unwrap_or_default().to_owned();
-    let (check, pre_roll) = (args.is("check"), args.int("preRoll").and_then(|n| u32::try_from(n).ok()));
-    let settings = match settings(args) {
+    let check = args.is("check");
+    let settings = match all_settings(args) {
         Ok(settings) => settings,
         Err(refused) => return refused.reply("Unable to record stream"),
     };
-    let settings = Settings { local_stream_name: name, pre_roll: pre_roll.unwrap_or_default(), ..settings };
     let live = context.registry.get(&settings.local_stream_name);
     let is_live = live.is_some();
     let pre_roll_ms = live
@@ -240,6 +238,14 @@ impl Refused {
     }
 }
 
+/// All settings of `record`.
+fn all_settings(args: Args) -> Result<Settings, Refused> {
+    let local_stream_name = args.text("localStreamName").unwrap_or_default().to_owned();
+    let pre_roll = args.int("preRoll").and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+    let overwrite = args.is("overwrite");
+    Ok(Settings { local_stream_name, pre_roll, overwrite, ..settings(args)? })
+}
+
 /// The settings that `record` and `recordRule` share.
 pub(super) fn settings(args: Args) -> Result<Settings, Refused> {
     let text = |name| args.text(name).unwrap_or_default();
@@ -249,7 +255,6 @@ pub(super) fn settings(args: Args) -> Result<Settings, Refused> {
     let settings = Settings {
         path_to_file: text("pathToFile").into(),
         format: text("type").to_lowercase(),
-        overwrite: args.is("overwrite"),
         keep_alive: args.is("keepAlive"),
         chunk_length: number("chunkLength"),
         chunk_size: long("chunkSize"),
@@ -288,18 +293,21 @@ mod tests {
     use crate::control::parse::Line;
 
     fn asked(params: &str) -> Result<Settings, Refused> {
-        settings(RECORD.bind(Line::with_params("record", params.as_bytes()).unwrap()).unwrap())
+        all_settings(RECORD.bind(Line::with_params("record", params.as_bytes()).unwrap()).unwrap())
     }
 
     #[test]
     fn defaults_are_those_of_the_documented_table() {
-        let expected = Settings { path_to_file: "a b".into(), ..Settings::default() };
+        let expected =
+            Settings { local_stream_name: "cam1".into(), path_to_file: "a b".into(), ..Settings::default() };
         assert_eq!(asked(r"localStreamName=cam1 pathtofile=a\ b"), Ok(expected));
     }
 
     #[test]
     fn every_parameter_arrives() {
         let expected = Settings {
+            local_stream_name: "s".into(),
+            pre_roll: 8,
             path_to_file: "p".into(),
             format: "ts".into(),
             overwrite: true,
@@ -328,6 +336,7 @@ mod tests {
     fn a_preset_is_a_set_of_parameters() {
         let preset = asked("localStreamName=s pathToFile=p preset=1 type=ts waitForIDR=0 chunkLength=5");
         let expected = Settings {
+            local_stream_name: "s".into(),
             path_to_file: "p".into(),
             chunk_length: 1800,
             date_folder_structure: true,

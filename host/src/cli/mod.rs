@@ -1,6 +1,6 @@
 //! `reelwright` as a client: `record`, `streams`, `stop`, `watch`, …, over the REST API.
 //!
-//! Sub-commands and their flags are made from the table of commands ([`verbs`]), so that a new command, or a new
+//! Sub-commands and their flags are made from the table of commands (`verbs`), so that a new command, or a new
 //! parameter, is there without anything being added here.
 
 mod api;

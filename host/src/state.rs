@@ -18,7 +18,7 @@ use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -255,7 +255,7 @@ async fn restore(store: &Store, copy: &Path) -> Result<usize, StateError> {
 
 /// Renames a copy, if there is one.
 fn keep_damaged(copy: &Path) -> Result<PathBuf, StoreError> {
-    let ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let ms = crate::wall_clock::since_1970().as_millis();
     let kept = copy.with_file_name(format!("{FILE}.damaged-{ms}"));
     match std::fs::rename(copy, &kept) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

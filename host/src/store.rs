@@ -16,7 +16,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
@@ -255,7 +254,7 @@ impl Store {
             Err(Fault::Damaged(damage)) => damage,
             Err(Fault::Other(error)) => return Err(error),
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = crate::wall_clock::since_1970().as_millis();
         let aside = path.with_extension(format!("redb.damaged-{now}"));
         let failed = |error: String| StoreError::Open { path: path.clone(), error };
         std::fs::rename(&path, &aside).map_err(|e| failed(format!("{damage}, and to set it aside: {e}")))?;

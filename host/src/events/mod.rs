@@ -22,7 +22,7 @@ mod sink;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -219,7 +219,7 @@ impl Events {
 
     fn publish(&self, event: Event, keep: impl FnOnce(&Outbox, Entry)) {
         let Event { kind, config_id, mut payload } = event;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = crate::wall_clock::since_1970();
         let (ms, process) = (since_1970.as_millis() as u64, std::process::id());
         if let Value::Object(payload) = &mut payload {
             payload.insert("PID".to_owned(), json!(process));

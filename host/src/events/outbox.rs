@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, hash_map::RandomState},
     hash::{BuildHasher, Hasher},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,7 @@ impl Outbox {
                 .map_err(|error| EventsError::Sink { name, error })?;
             sinks.push(Arc::new(sink));
         }
-        let oldest = since_1970().saturating_sub(settings.retry_for).as_millis() as u64;
+        let oldest = crate::wall_clock::since_1970().saturating_sub(settings.retry_for).as_millis() as u64;
         let (from, into) = (store.clone(), sinks.clone());
         let read = tokio::task::spawn_blocking(move || load(&from, &into, oldest));
         let removed = read.await.map_err(|error| StoreError::Failed(error.to_string()))??;
@@ -297,10 +297,6 @@ async fn instance(store: &Store) -> Result<u64, StoreError> {
     let number = RandomState::new().build_hasher().finish().max(1);
     store.apply(vec![Change::count(Counter::Instance, number)]).await?;
     Ok(number)
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The last event that the outbox has; 0: none.

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     pin::pin,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -301,7 +301,7 @@ impl Sink {
         {
             body = format!("{{\"lost\":{lost},{rest}");
         }
-        let now = since_1970().as_secs();
+        let now = crate::wall_clock::since_1970().as_secs();
         let result =
             self.receiver.post(Record::event_id(key), &kind, body, now).await.map_err(Fault::Failure);
         Landed { lane, key, kind, lost, result }
@@ -316,7 +316,7 @@ impl Sink {
         if result.is_err() {
             state.lost += lost;
         }
-        let oldest_ms = (since_1970().saturating_sub(self.retry_for)).as_millis() as u64;
+        let oldest_ms = (crate::wall_clock::since_1970().saturating_sub(self.retry_for)).as_millis() as u64;
         match result {
             Ok(()) => {
                 state.lanes.done(lane, true);
@@ -378,10 +378,6 @@ async fn remove(store: Store, keys: Vec<u64>) -> Result<(), StoreError> {
         return Ok(());
     }
     store.apply(keys.into_iter().map(|key| Change::remove(Table::Outbox, key)).collect()).await
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, SinkError> {

@@ -4,6 +4,8 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::network::network;
+
 /// Failures within a window after which an address is refused until the window's end.
 const MAX_FAILURES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -76,16 +78,6 @@ impl Attempts {
         {
             self.0.remove(&oldest);
         }
-    }
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        address => address,
     }
 }
 

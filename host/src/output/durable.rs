@@ -7,7 +7,6 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -135,7 +134,7 @@ impl Durable {
             state.outputs[write.output].committed = write.size;
         }
         state.dirty = true;
-        let commit = Commit { epoch_us: epoch_us(), samples, last_ms, outputs };
+        let commit = Commit { epoch_us: crate::wall_clock::epoch_us(), samples, last_ms, outputs };
         if let Err(errno) = state.append(&Record::Commit(commit)) {
             drop(state);
             self.fail("info", "write", errno);
@@ -268,9 +267,4 @@ impl State {
 fn room_to_close(outputs: &[Output]) -> u64 {
     let sizes = || outputs.iter().map(|output| output.committed);
     ROOM_TO_CLOSE + sizes().sum::<u64>() - sizes().max().unwrap_or(0)
-}
-
-fn epoch_us() -> i64 {
-    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(epoch.as_micros()).unwrap_or(i64::MAX)
 }

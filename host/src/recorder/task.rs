@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use rustix::io::Errno;
@@ -916,8 +916,7 @@ fn head_room(chunk_length: u32) -> u64 {
 }
 
 fn now() -> Now {
-    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Now { instant: Instant::now(), epoch_us: i64::try_from(epoch.as_micros()).unwrap_or(i64::MAX) }
+    Now { instant: Instant::now(), epoch_us: crate::wall_clock::epoch_us() }
 }
 
 /// Does what may block for a moment on a thread that may.

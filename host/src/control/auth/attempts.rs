@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
+
+use crate::network::network;
 
 /// Failures that cost nothing; each further one doubles the wait, which begins with a second.
 pub(super) const FREE: u32 = 5;
@@ -61,13 +63,6 @@ impl Attempts {
     /// Forgets what an address did before.
     pub(super) fn succeeded(&mut self, ip: IpAddr) {
         self.0.remove(&network(ip));
-    }
-}
-
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
-        ip => ip,
     }
 }
 

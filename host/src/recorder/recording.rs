@@ -290,31 +290,9 @@ impl Recording {
         self.set_status(Status::new(phase, 0, None));
     }
 
-    /// The paused state has changed.
-    pub(super) fn show_pause(&self, stream_id: u64) {
-        self.set_status(Status::new(self.going_on(), stream_id, None));
-    }
-
     /// What the run does, if one is going on.
     pub fn run(&self) -> Option<RunInfo> {
         lock(&self.state).run.clone()
-    }
-
-    /// The stream of a run has ended, and the run waits for it to come back. Returns what it did so far.
-    pub(super) fn away(&self, stream_id: u64) -> Option<RunInfo> {
-        let run = lock(&self.state).run.take_if(|run| run.stream_id == stream_id);
-        if run.is_some() {
-            self.set_status(Status::new(Phase::Disconnected, 0, None));
-            self.set_status(Status::new(Phase::WaitingForStream, 0, None));
-        }
-        run
-    }
-
-    /// It is back.
-    pub(super) fn back(&self, run: RunInfo) {
-        let stream_id = run.stream_id;
-        lock(&self.state).run = Some(run);
-        self.set_status(Status::new(self.going_on(), stream_id, None));
     }
 
     pub(super) fn set_status(&self, status: Status) {
@@ -331,18 +309,20 @@ impl Recording {
         self.set_status(Status::new(Phase::Failed, stream_id, Some(reason.into())));
     }
 
+    /// A run writes again, or is paused or resumed.
     pub(super) fn goes_on(&self, stream_id: u64) {
         self.set_status(Status::new(self.going_on(), stream_id, None));
     }
 
-    /// A run begins.
+    /// A run begins, or its stream is back.
     pub(super) fn begins(&self, run: RunInfo) {
         let stream_id = run.stream_id;
         lock(&self.state).run = Some(run);
-        self.set_status(Status::new(self.going_on(), stream_id, None));
+        self.goes_on(stream_id);
     }
 
-    /// A run is over. Returns what it did, unless a later one has taken its place, or its stream was away.
+    /// A run is over, or waits for its stream to come back. Returns what it did so far, unless a later one has taken
+    /// its place, or its stream was away.
     pub(super) fn ends(&self, stream_id: u64, failed: Option<String>) -> Option<RunInfo> {
         let run = lock(&self.state).run.take_if(|run| run.stream_id == stream_id)?;
         match failed {

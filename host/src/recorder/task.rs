@@ -245,7 +245,7 @@ impl Running {
             tokio::select! {
                 came = handover.next(deadline) => next = Some(came?),
                 () = all(closing) => {
-                    away = recording.away(*stream_id);
+                    away = recording.ends(*stream_id, None);
                     if let Some(run) = &away {
                         report::out_stream_closed(&self.run.parts.events, recording, run);
                     }
@@ -271,7 +271,7 @@ impl Running {
                 let run = super::RunInfo { in_stream_id, file: std::path::PathBuf::new(), ..run };
                 let live = Some(next.stream().clone());
                 report::out_stream_created(&self.run.parts.events, recording, &run, live);
-                recording.back(run);
+                recording.begins(run);
             }
             None => recording.update_run(*stream_id, |run| run.in_stream_id = in_stream_id),
         }
@@ -355,7 +355,7 @@ impl Running {
             }
             // What it waits for is told first.
             if !self.halted {
-                self.run.recording.show_pause(self.run.stream_id);
+                self.run.recording.goes_on(self.run.stream_id);
             }
         }
         self.steps().await

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     events::{self, Backoff, HttpSink},
+    format::{Key, Needs, Policy},
     ingest::{self, PublishAuth},
     recorder::{self, timeline::Timestamps},
 };
@@ -110,6 +111,16 @@ pub struct Config {
     /// Folder with components (*.wasm) that replace or add formats; watched
     #[arg(long, value_name = "DIR")]
     pub formats: Option<PathBuf>,
+    /// What components from there may ask for: some of payload, patch, read-back, head-room [default: all]
+    #[arg(long, value_delimiter = ',', num_args = 0.., value_name = "WORDS")]
+    pub format_grant: Option<Vec<String>>,
+    /// Public key of minisign, RW…: only components that it signed are taken, by FILE.wasm.minisig beside FILE.wasm
+    #[arg(long, value_name = "KEY")]
+    pub format_key: Option<String>,
+    /// The server's own program, to compile components in a process of its own.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub compiler: Option<PathBuf>,
 
     /// What becomes of leaps of a publisher's clock [default: repair]
     #[arg(long, value_enum)]
@@ -210,6 +221,9 @@ impl Config {
             publish_token_file: self.publish_token_file.or(other.publish_token_file),
             publish_callback: self.publish_callback.or(other.publish_callback),
             formats: self.formats.or(other.formats),
+            format_grant: self.format_grant.or(other.format_grant),
+            format_key: self.format_key.or(other.format_key),
+            compiler: self.compiler.or(other.compiler),
             timestamps: self.timestamps.or(other.timestamps),
             reconnect_window: self.reconnect_window.or(other.reconnect_window),
             min_segment: self.min_segment.or(other.min_segment),
@@ -241,6 +255,18 @@ impl Config {
             token_file: self.publish_token_file.clone(),
             callback: self.publish_callback.clone(),
         }
+    }
+
+    /// What of it concerns components. The error names the key that is wrong.
+    pub fn policy(&self) -> Result<Policy, String> {
+        let grant = match &self.format_grant {
+            Some(words) => Needs::parse(words)
+                .map_err(|word| format!("format-grant: `{word}` is none of {}", Needs::ALL))?,
+            None => Needs::ALL,
+        };
+        let key = self.format_key.as_ref().map(|key| key.parse::<Key>());
+        let key = key.transpose().map_err(|error| format!("format-key: {error}"))?;
+        Ok(Policy { grant, key, compiler: self.compiler.clone() })
     }
 
     /// What of it concerns recordings.
@@ -293,6 +319,18 @@ mod tests {
         assert_eq!(config.flush_interval, recorder::Config::default().flush_interval);
         let error = Config::parse("min-segment = \"1 day\"").unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("day"), "{error}");
+    }
+
+    #[test]
+    fn what_components_may_ask_for() {
+        let grant = |text: &str| Config::parse(text).unwrap().policy().map(|policy| policy.grant);
+        assert_eq!(grant(""), Ok(Needs::ALL));
+        assert_eq!(grant("format-grant = []"), Ok(Needs::NONE));
+        assert_eq!(grant("format-grant = [\"patch\"]"), Ok(Needs::PATCH));
+        let error = grant("format-grant = [\"magic\"]").unwrap_err();
+        assert_eq!(error, "format-grant: `magic` is none of payload, patch, read-back, head-room");
+        let error = Config::parse("format-key = \"abc\"").unwrap().policy().unwrap_err();
+        assert!(error.starts_with("format-key: no public key of minisign"), "{error}");
     }
 
     #[test]

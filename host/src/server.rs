@@ -57,13 +57,14 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     take_files();
     let (recorder, event_settings, ingest_settings) = (config.recorder(), config.events(), config.ingest());
+    let policy = config.policy().map_err(anyhow::Error::msg)?;
     let access = Arc::new(Access::open(&config)?);
     let media = config.media_root.unwrap_or_else(|| "media".into());
     let data = config.data_dir.unwrap_or_else(|| "data".into());
     fs::create_dir_all(&data).with_context(|| format!("the data folder {}", data.display()))?;
     let roots = Roots::open(&media, &config.allow_path).context("the media folders")?;
     tracing::info!(media = %roots.media().display(), data = %data.display(), "folders");
-    let engine = Engine::new().map_err(|e| anyhow::anyhow!("wasmtime: {e:#}"))?;
+    let engine = Engine::new().map_err(|e| anyhow::anyhow!("wasmtime: {e:#}"))?.under(policy);
     let formats = Formats::open(engine, Some(&data), config.formats, Limits::default())
         .await
         .context("loading the embedded formats")?;

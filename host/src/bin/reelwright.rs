@@ -14,7 +14,7 @@ use reelwright::{
     cli,
     config::Config,
     control::{self, auth::tokens, process::LogLevel, table::Role},
-    publish,
+    format, publish,
     recorder::manifest::{self, Manifest},
     server,
     state::{self, Form, State},
@@ -82,6 +82,12 @@ enum Command {
         #[command(subcommand)]
         command: StateCommand,
     },
+    /// Compiles a component, for the server: from standard input to standard output
+    #[command(hide = true)]
+    CompileComponent {
+        /// Most bytes of memory
+        memory: u64,
+    },
     /// Prints what a shell needs to complete the arguments of this program
     Completions {
         #[arg(value_enum)]
@@ -127,6 +133,9 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
+    if let Command::CompileComponent { memory } = arguments.command {
+        return exit_code(format::compile::child(memory).map(|()| ExitCode::SUCCESS));
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -148,20 +157,24 @@ fn main() -> ExitCode {
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
     });
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("reelwright: {error:#}");
-            ExitCode::from(4)
-        }
-    }
+    exit_code(result)
+}
+
+/// That of a command that is done, or failed; then it is said why.
+fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("reelwright: {error:#}");
+        ExitCode::from(4)
+    })
 }
 
 async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve { file, flags } => {
             let Some(config) = settings(file, *flags)? else { return Ok(ExitCode::FAILURE) };
-            serve(config, log_level).await?;
+            // Of itself, also when there is another program of its name by now.
+            let compiler = Some(PathBuf::from("/proc/self/exe")).filter(|path| path.exists());
+            serve(Config { compiler, ..config }, log_level).await?;
         }
         Command::Publish { file, url, speed, streams, duration } => {
             let duration = duration.map(Duration::try_from_secs_f64).transpose().context("--duration")?;
@@ -190,6 +203,7 @@ async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> 
             println!("{} orders taken in", state.count());
         }
         Command::Client(client) => return cli::run(client).await,
+        Command::CompileComponent { memory } => format::compile::child(memory)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "reelwright", &mut script);

@@ -14,7 +14,11 @@ use std::{
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
-use super::Engine;
+use super::{
+    Engine,
+    compile::{self, CompileError},
+    limits::Limits,
+};
 
 const DIGEST: usize = 32;
 
@@ -41,19 +45,26 @@ impl Cache {
     pub(super) fn component(
         &self,
         engine: &Engine,
+        limits: &Limits,
         sha256: &str,
         wasm: &[u8],
-    ) -> wasmtime::Result<Component> {
-        let Some(folder) = &self.folder else { return Component::new(engine.wasmtime(), wasm) };
-        let path = folder.join(format!("{sha256}-{:016x}.cwasm", engine.compatibility()));
-        if let Some(component) = load(engine, &path) {
+    ) -> Result<Component, CompileError> {
+        let path = self
+            .folder
+            .as_ref()
+            .map(|folder| (folder, folder.join(format!("{sha256}-{:016x}.cwasm", engine.compatibility()))));
+        if let Some(component) = path.as_ref().and_then(|(_, path)| load(engine, path)) {
             return Ok(component);
         }
-        let component = Component::new(engine.wasmtime(), wasm)?;
-        if let Err(error) = store(folder, &path, &component.serialize()?) {
+        let compiled = compile::compile(engine, engine.policy().compiler.as_deref(), limits, wasm)?;
+        if let Some((folder, path)) = path
+            && let Err(error) = store(folder, &path, &compiled)
+        {
             tracing::warn!(path = %path.display(), %error, "can't keep a compiled component");
         }
-        Ok(component)
+        // SAFETY: the bytes are what our own program has just compiled: `compile` ran it, and nobody else had them.
+        let component = unsafe { Component::deserialize(engine.wasmtime(), &compiled) };
+        component.map_err(|e| CompileError::Component(format!("{e:#}")))
     }
 }
 

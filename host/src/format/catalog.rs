@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Engine, LoadError, Version, cache::Cache, limits::Limits, version::MAX_COMPONENT};
+use super::{Engine, LoadError, Version, cache::Cache, check, limits::Limits};
 use crate::events::{Event, Events};
 
 /// The components in the binary.
@@ -172,7 +172,7 @@ impl Formats {
         let file = path.to_owned();
         let wasm = tokio::task::spawn_blocking(move || read(&file))
             .await
-            .map_err(|e| LoadError::Compile(e.to_string()))??;
+            .map_err(|e| LoadError::Read(std::io::Error::other(e)))??;
         Version::load(&self.0.engine, &self.0.cache, &self.0.limits, wasm, Some(path.to_owned())).await
     }
 
@@ -234,9 +234,6 @@ fn scan(folder: &Path) -> BTreeMap<PathBuf, Stamp> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let size = std::fs::metadata(path)?.len();
-    if size > MAX_COMPONENT {
-        return Err(LoadError::TooLarge { size });
-    }
+    check::check_size(std::fs::metadata(path)?.len())?;
     Ok(std::fs::read(path)?)
 }

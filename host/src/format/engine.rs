@@ -7,11 +7,14 @@ use std::{
 
 use wasmtime::{Config, component::Linker};
 
-use super::{bindings, imports::State, limits::TICK, wasi};
+use super::{bindings, imports::State, limits::TICK, policy::Policy, wasi};
 
 /// One engine a process. Clones share it.
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub struct Engine {
+    inner: Arc<Inner>,
+    policy: Arc<Policy>,
+}
 
 struct Inner {
     engine: wasmtime::Engine,
@@ -27,18 +30,8 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// Sets the engine up and starts the thread that advances its epoch, until the last clone is gone.
     pub fn new() -> wasmtime::Result<Self> {
-        let mut config = Config::new();
-        config
-            .wasm_component_model(true)
-            // No call of a writer waits for another, and concurrency makes each call dearer.
-            .concurrency_support(false)
-            .epoch_interruption(true)
-            .max_wasm_stack(512 << 10)
-            .async_stack_size(1 << 20)
-            // The same bytes on every machine.
-            .cranelift_nan_canonicalization(true)
-            .relaxed_simd_deterministic(true);
-        let engine = wasmtime::Engine::new(&config)?;
+        // Recordings go on while something is compiled here.
+        let engine = wasmtime::Engine::new(settings().parallel_compilation(false))?;
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
         bindings::Plugin::add_to_linker::<_, wasmtime::component::HasSelf<_>>(
@@ -53,23 +46,58 @@ impl Engine {
                 std::thread::sleep(TICK);
             }
         })?;
-        Ok(Self(Arc::new(Inner { engine, linker })))
+        Ok(Self { inner: Arc::new(Inner { engine, linker }), policy: Arc::default() })
+    }
+
+    /// For an engine that does nothing but compile, with all processors.
+    pub(super) fn compiler() -> wasmtime::Result<wasmtime::Engine> {
+        wasmtime::Engine::new(&settings())
+    }
+
+    /// The same engine, for components that an operator allows in this way.
+    pub fn under(self, policy: Policy) -> Self {
+        Self { policy: Arc::new(policy), ..self }
+    }
+
+    /// What the operator says of components.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// wasmtime's own engine, for measuring what a call costs with the settings that the server has.
     pub fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.0.engine
+        &self.inner.engine
     }
 
     pub(super) fn linker(&self) -> &Linker<State> {
-        &self.0.linker
+        &self.inner.linker
     }
 
-    /// Stands for everything that compiled code depends on besides the component: wasmtime's version and
-    /// settings, and the processor's features.
+    /// See [`compatibility`].
     pub(super) fn compatibility(&self) -> u64 {
-        let mut hasher = std::hash::DefaultHasher::new();
-        self.0.engine.precompile_compatibility_hash().hash(&mut hasher);
-        hasher.finish()
+        compatibility(&self.inner.engine)
     }
+}
+
+/// Stands for everything that compiled code depends on besides the component: wasmtime's version and
+/// settings, and the processor's features.
+pub(super) fn compatibility(engine: &wasmtime::Engine) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn settings() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        // No call of a writer waits for another, and concurrency makes each call dearer.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(512 << 10)
+        .async_stack_size(1 << 20)
+        // The same bytes on every machine.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true);
+    config
 }

@@ -17,6 +17,7 @@ use super::{
     guest_log::{GuestLog, MAX_LINE, cut},
     held::Held,
     limits::{Exceeded, Growth, Limits},
+    needs::Needs,
     wasi,
 };
 use crate::output::{
@@ -67,13 +68,16 @@ pub(super) struct Session {
     heads: Vec<OutputId>,
     /// Whether outputs of an earlier instance may be opened.
     recovers: bool,
+    /// What the component has said that it needs.
+    needs: Needs,
 }
 
 impl Session {
-    pub(super) fn new(segment: Segment, start: journal::Start, recovers: bool) -> Self {
+    pub(super) fn new(segment: Segment, start: journal::Start, recovers: bool, needs: Needs) -> Self {
         Self {
             segment,
             recovers,
+            needs,
             start,
             held: Held::default(),
             given: 0,
@@ -81,6 +85,14 @@ impl Session {
             appended: 0,
             media_ms: 0,
             heads: Vec::new(),
+        }
+    }
+
+    /// A function is for those whose manifest says that they need it.
+    fn needs(&self, need: Needs, function: &str) -> Result<(), Error> {
+        match self.needs.contains(need) {
+            true => Ok(()),
+            false => Err(bad_call(format!("{function}: the manifest's needs do not list `{need}`"))),
         }
     }
 }
@@ -250,6 +262,7 @@ impl host::HostOutput for State {
 
     async fn patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
         let (session, id) = check!(self.output(&this)?);
+        check!(session.needs(Needs::PATCH, "patch"));
         let size = session.segment.size(id);
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > size) {
             let len = bytes.len();
@@ -261,6 +274,7 @@ impl host::HostOutput for State {
 
     async fn read(&mut self, this: Resource<Output>, offset: u64, len: u32) -> Answer<Vec<u8>> {
         let (session, id) = check!(self.output(&this)?);
+        check!(session.needs(Needs::READ_BACK, "read"));
         if len > MAX_READ {
             return Ok(Err(error("limit", format!("read of {len} bytes, at most {MAX_READ} at once"))));
         }
@@ -275,6 +289,7 @@ impl host::HostOutput for State {
     async fn head(&mut self, this: Resource<Output>, min: u64) -> Answer<u64> {
         let max = self.limits.head;
         let (session, id) = check!(self.output(&this)?);
+        check!(session.needs(Needs::HEAD_ROOM, "head"));
         if session.segment.role(id) != Role::Spool
             || session.heads.contains(&id)
             || session.segment.has_main()

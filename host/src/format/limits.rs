@@ -33,6 +33,11 @@ pub struct Limits {
     pub head: u64,
     /// `held`: bytes of payload that a writer may keep in the host from one `write` to the next.
     pub held: usize,
+    /// `compile-memory`: bytes that a process may use that compiles a component, and `compile-time`: how long it takes.
+    pub compile_memory: u64,
+    pub compile_time: Duration,
+    /// `probe-time`: how long the trial of a component takes, waiting counted.
+    pub probe_time: Duration,
 }
 
 impl Default for Limits {
@@ -50,6 +55,9 @@ impl Default for Limits {
             output_total: 64 << 20,
             head: 1 << 30,
             held: 64 << 20,
+            compile_memory: 2 << 30,
+            compile_time: Duration::from_secs(120),
+            probe_time: Duration::from_secs(20),
         }
     }
 }

@@ -1,24 +1,37 @@
 //! The host of the components: all use of wasmtime.
 //!
 //! A component that implements a format is loaded once (`version`), from the binary or from the formats
-//! folder (`catalog`), compiled or taken from the cache of compiled ones (`cache`). Each segment gets an
-//! instance of its own in a store of its own (`writer`), with limits ([`limits`]), the host's functions
+//! folder (`catalog`): checked against the contract (`check`, `contract`), and against what the operator allows
+//! (`policy`, `needs`, `signature`), compiled in a process of its own ([`compile`]) or taken from the cache of
+//! compiled ones (`cache`), and tried ([`probe`], [`validate`]). Each segment gets an instance of its own in a store of its own (`writer`), with limits ([`limits`]), the host's functions
 //! (`imports`) and a WASI that grants nothing (`wasi`). When it traps or breaks a rule its store is
 //! dropped, and nothing else notices.
 
 mod cache;
 mod catalog;
+mod check;
+pub mod compile;
+mod contract;
 mod engine;
 mod guest_log;
 mod held;
 mod imports;
 pub mod limits;
+mod needs;
+mod policy;
+pub mod probe;
+mod signature;
+pub mod validate;
 mod version;
 mod wasi;
 mod writer;
 
 pub use catalog::Formats;
+pub use check::Mismatch;
 pub use engine::Engine;
+pub use needs::Needs;
+pub use policy::Policy;
+pub use signature::{Key, SignatureError};
 pub use version::{LoadError, Manifest, OptionSpec, Version};
 pub use writer::{Begin, Closing, End, Failed, Finished, HEAD_ALIGN, Writer, recover};
 

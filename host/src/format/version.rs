@@ -8,44 +8,64 @@ use wasmtime::component::{Component, types::ComponentItem};
 use super::{
     Engine, bindings,
     cache::Cache,
+    check::{self, Mismatch},
+    compile::CompileError,
     guest_log::cut,
     imports::State,
     limits::Limits,
+    needs::Needs,
     recovery_bindings::PluginWithRecoveryPre,
+    signature::SignatureError,
     writer::{self, Time},
 };
 use crate::output::hex;
 
-/// Largest component file, in bytes.
-pub(super) const MAX_COMPONENT: u64 = 64 << 20;
-/// What a format must export.
-const WRITER: &str = "reelwright:writer/writer@0.1";
 /// What it may export as well.
 const RECOVERY: &str = "reelwright:writer/recovery@0.1";
-/// What the host provides for `needs`.
-const NEEDS: [&str; 4] = ["payload", "patch", "read-back", "head-room"];
 
 /// Why a component is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("it can't be read: {0}")]
     Read(#[from] std::io::Error),
-    #[error("it has {size} bytes; a component has at most {MAX_COMPONENT}")]
+    #[error("it has {size} bytes; a component has at most {}", check::MAX_COMPONENT)]
     TooLarge { size: u64 },
     #[error("it is not WebAssembly: it begins with {0:02x?}")]
     NotWasm(Vec<u8>),
     #[error("it is a core module, not a component; build it for wasm32-wasip2")]
     CoreModule,
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error("it has {found} {what}; a component has at most {most}")]
+    Structure { what: &'static str, found: u64, most: u64 },
     #[error("it is damaged, or uses what this server does not support: {0}")]
     Compile(String),
-    #[error("it exports {found}, but not {WRITER}.x; build it against wit/0.1.0, world `plugin`")]
+    #[error(
+        "it exports {found}, but not reelwright:writer/writer@0.1.x; build it against wit/0.1.0, world `plugin`"
+    )]
     NoWriter { found: String },
-    #[error("it does not fit the contract {WRITER}.x: {0}")]
+    #[error(transparent)]
+    Contract(#[from] Box<Mismatch>),
+    /// What only wasmtime found.
+    #[error("it does not fit the contract reelwright:writer@0.1.x: {0}")]
     Mismatch(String),
+    #[error(transparent)]
+    Compiler(CompileError),
+    #[error("it needs {missing}, which this server does not grant: `format-grant` is {grant}")]
+    NotGranted { missing: Needs, grant: Needs },
     #[error(transparent)]
     Describe(#[from] super::FormatError),
     #[error("its manifest is wrong: {0}")]
     Manifest(String),
+}
+
+impl From<CompileError> for LoadError {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Component(what) => Self::Compile(what),
+            error => Self::Compiler(error),
+        }
+    }
 }
 
 /// What a component says it is; see `writer.manifest` in the WIT.
@@ -81,6 +101,8 @@ pub struct Version {
     pub(super) recovery: Option<PluginWithRecoveryPre<State>>,
     pub(super) limits: Arc<Limits>,
     pub(super) copies_payload: bool,
+    /// What its manifest says that it needs.
+    pub(super) needs: Needs,
 }
 
 impl std::fmt::Debug for Version {
@@ -101,7 +123,8 @@ impl Version {
         format!("{format} {version} (sha256 {})", &self.sha256[..12])
     }
 
-    /// Checks and compiles a component, and asks it what it is.
+    /// Checks and compiles a component, and asks it what it is. What comes from a file has to be signed, if the
+    /// operator wants that; what is in the binary need not be.
     pub(super) async fn load(
         engine: &Engine,
         cache: &Cache,
@@ -109,16 +132,21 @@ impl Version {
         wasm: Vec<u8>,
         file: Option<PathBuf>,
     ) -> Result<Self, LoadError> {
-        check_kind(&wasm)?;
-        let sha256 = hex(&Sha256::digest(&wasm));
-        let component = {
-            let (engine, cache, sha256) = (engine.clone(), cache.clone(), sha256.clone());
-            tokio::task::spawn_blocking(move || cache.component(&engine, &sha256, &wasm))
+        let (component, sha256) = {
+            let (engine, cache, limits, file) = (engine.clone(), cache.clone(), limits.clone(), file.clone());
+            let work = move || {
+                check::check_size(wasm.len() as u64)?;
+                if let (Some(key), Some(file)) = (&engine.policy().key, &file) {
+                    key.check(file, &wasm)?;
+                }
+                check::check(&wasm)?;
+                let sha256 = hex(&Sha256::digest(&wasm));
+                Ok::<_, LoadError>((cache.component(&engine, &limits, &sha256, &wasm)?, sha256))
+            };
+            tokio::task::spawn_blocking(work)
                 .await
-                .map_err(|e| LoadError::Compile(e.to_string()))?
-                .map_err(|e| LoadError::Compile(format!("{e:#}")))?
+                .map_err(|e| LoadError::Read(std::io::Error::other(e)))??
         };
-        check_exports(engine, &component)?;
         let mismatch = |e: wasmtime::Error| LoadError::Mismatch(format!("{e:#}"));
         let pre = engine.linker().instantiate_pre(&component).map_err(mismatch)?;
         let recovery = exports(engine, &component).any(|name| name.starts_with(RECOVERY));
@@ -127,9 +155,14 @@ impl Version {
         let pre = bindings::PluginPre::new(pre).map_err(mismatch)?;
         let from = file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
         let manifest = describe(engine, &pre, limits, &from).await?;
-        check_manifest(&manifest).map_err(LoadError::Manifest)?;
+        let needs = check_manifest(&manifest).map_err(LoadError::Manifest)?;
+        let grant = engine.policy().grant;
+        if file.is_some() && !grant.contains(needs) {
+            return Err(LoadError::NotGranted { missing: needs.without(grant), grant });
+        }
         Ok(Self {
-            copies_payload: manifest.needs.iter().any(|n| n == "payload"),
+            copies_payload: needs.contains(Needs::PAYLOAD),
+            needs,
             manifest,
             sha256,
             file,
@@ -138,15 +171,6 @@ impl Version {
             recovery,
             limits: limits.clone(),
         })
-    }
-}
-
-/// Tells a component by its preamble (component model, Binary.md: layer 1) from a core module (layer 0).
-fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
-    match wasm {
-        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
-        [0, b'a', b's', b'm', _, _, 0, 0, ..] => Err(LoadError::CoreModule),
-        _ => Err(LoadError::NotWasm(wasm[..wasm.len().min(8)].to_vec())),
     }
 }
 
@@ -159,17 +183,6 @@ fn exports<'a>(engine: &'a Engine, component: &Component) -> impl Iterator<Item 
         .map(|(name, _)| name.to_owned())
         .collect();
     names.into_iter()
-}
-
-/// Says in our own words what is missing, before wasmtime does in its.
-fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
-    let found: Vec<String> = exports(engine, component).collect();
-    if found.iter().any(|name| name.starts_with(WRITER)) {
-        return Ok(());
-    }
-    let found: Vec<String> = found.iter().take(5).map(|name| format!("`{}`", cut(name, 80))).collect();
-    let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
-    Err(LoadError::NoWriter { found })
 }
 
 async fn describe(
@@ -202,7 +215,8 @@ async fn describe(
     })
 }
 
-fn check_manifest(manifest: &Manifest) -> Result<(), String> {
+/// Checks the manifest's words, and says what it needs.
+fn check_manifest(manifest: &Manifest) -> Result<Needs, String> {
     let word = |text: &str, max: usize, dash: bool| {
         (1..=max).contains(&text.len())
             && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9') || (dash && b == b'-'))
@@ -220,10 +234,7 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if version.is_empty() || version.len() > 64 || !version.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("version {:?}: 1 to 64 printable characters", cut(version, 80)));
     }
-    match manifest.needs.iter().find(|need| !NEEDS.contains(&need.as_str())) {
-        Some(need) => {
-            Err(format!("it needs {:?}, which this server does not have: {NEEDS:?}", cut(need, 80)))
-        }
-        None => Ok(()),
-    }
+    Needs::parse(&manifest.needs).map_err(|need| {
+        format!("it needs {:?}, which this server does not have: {}", cut(need, 80), Needs::ALL)
+    })
 }

@@ -182,7 +182,8 @@ impl Writer {
         let start = journal_start(&version, &segment, begin);
         let from = format!("{} {}", version.label(), segment.path().display());
         let wit = wit_start(&start);
-        let state = State::with_session(&version.limits, &from, Session::new(segment, start, false));
+        let state =
+            State::with_session(&version.limits, &from, Session::new(segment, start, false, version.needs));
         let mut store = store(&version.engine, &version.limits, state);
         let result = async {
             check_codecs(&version, &wit.tracks)?;
@@ -408,7 +409,8 @@ pub async fn recover(
     let from = format!("{} {}", version.label(), segment.path().display());
     let wit = wit_start(&start);
     let outputs = segment.output_names().into_iter().filter(|name| name != MANIFEST).collect::<Vec<_>>();
-    let state = State::with_session(&version.limits, &from, Session::new(segment, start, true));
+    let state =
+        State::with_session(&version.limits, &from, Session::new(segment, start, true, version.needs));
     let mut store = store(&version.engine, &version.limits, state);
     let result = async {
         let limits = &version.limits;

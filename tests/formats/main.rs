@@ -4,7 +4,9 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test has no outside, and may fail")]
 
 mod built_in;
+mod checks;
 mod hostile;
 mod loading;
+mod probe;
 mod recording;
 mod support;

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use reelwright::{
-    format::{Begin, End, Engine, Finished, FormatError, Formats, Version, Writer, limits::Limits},
+    format::{Begin, End, Engine, Finished, FormatError, Formats, Policy, Version, Writer, limits::Limits},
     media::{Kind, Sample, Track},
     output::{Disk, Roots, Segment},
     rtmp::tag,
@@ -35,12 +35,16 @@ impl Host {
     }
 
     pub async fn with(limits: Limits) -> Self {
+        Self::under(limits, Policy::default()).await
+    }
+
+    pub async fn under(limits: Limits, policy: Policy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("formats");
         std::fs::create_dir(&folder).unwrap();
         // Compiled once for all tests of a run.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("formats");
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new().unwrap().under(policy);
         let formats = Formats::open(engine, Some(&cache), Some(folder), limits).await.unwrap();
         let disk = Disk::new(Roots::open(&dir.path().join("media"), &[]).unwrap(), None);
         Self { dir, formats, disk }

@@ -16,7 +16,7 @@ use wasmtime::component::Component;
 
 use super::{
     Engine,
-    compile::{self, CompileError},
+    compile::{self, CompileError, Urgency},
     limits::Limits,
 };
 
@@ -46,6 +46,7 @@ impl Cache {
         &self,
         engine: &Engine,
         limits: &Limits,
+        urgency: Urgency,
         sha256: &str,
         wasm: &[u8],
     ) -> Result<Component, CompileError> {
@@ -56,7 +57,7 @@ impl Cache {
         if let Some(component) = path.as_ref().and_then(|(_, path)| load(engine, path)) {
             return Ok(component);
         }
-        let compiled = compile::compile(engine, engine.policy().compiler.as_deref(), limits, wasm)?;
+        let compiled = compile::compile(engine, engine.policy().compiler.as_deref(), limits, urgency, wasm)?;
         if let Some((folder, path)) = path
             && let Err(error) = store(folder, &path, &compiled)
         {

@@ -237,7 +237,8 @@ impl Component {
             };
             if name.package == PACKAGE {
                 check_version("import", &name)?;
-                let Some(known) = contract.interface(name.interface) else {
+                let ours = ["host", "types"].contains(&name.interface);
+                let Some(known) = contract.interface(name.interface).filter(|_| ours) else {
                     let expected = format!("{PACKAGE}/host@{VERSION}");
                     return Err(mismatch(subject, expected, uses(), REBUILD));
                 };
@@ -472,3 +473,6 @@ fn mismatch(
     let (subject, expected) = (subject.into(), expected.into());
     LoadError::Contract(Box::new(Mismatch { subject, expected, found: found.into(), advice: advice.into() }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,12 @@
 //!
 //! The server starts itself with the sub-command [`COMMAND`], which reads a component from its standard input and writes
 //! the compiled code to its standard output, behind the compatibility hash of its engine. That process has the
-//! lowest priority, a limit of memory and of time, and dies with the server. One is at work at a time; the
+//! lowest priority (but for what is in the binary, when the server starts), a limit of memory and of time, and dies with the server. One is at work at a time; the
 //! server alone writes what comes out to its cache.
 
 use std::{
     io::{self, Read, Write},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, mpsc},
@@ -31,6 +31,8 @@ pub const COMMAND: &str = "compile-component";
 /// Most bytes of compiled code, and of what the compiler says.
 const MAX_COMPILED: u64 = 1 << 30;
 const MAX_SAID: u64 = 4 << 10;
+/// The lowest priority.
+const LOWEST: i32 = 19;
 
 /// Only one component is compiled at a time.
 static ONE: Mutex<()> = Mutex::new(());
@@ -51,21 +53,30 @@ pub enum CompileError {
     Run(#[from] io::Error),
 }
 
+/// How a component is compiled that no recording waits for, and one that everything waits for at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    Idle,
+    Start,
+}
+
 /// Compiles a component in a process of its own, or in this one if there is no such program. Blocks until others are
 /// done, and for as long as it takes.
 pub(super) fn compile(
     engine: &Engine,
     program: Option<&Path>,
     limits: &Limits,
+    urgency: Urgency,
     wasm: &[u8],
 ) -> Result<Vec<u8>, CompileError> {
-    let _one = lock(&ONE);
     let Some(program) = program else {
         let compiled = engine.wasmtime().precompile_component(wasm);
         return compiled.map_err(|e| CompileError::Component(one_line(&format!("{e:#}"))));
     };
+    let _one = lock(&ONE);
+    let niceness = if urgency == Urgency::Idle { LOWEST } else { 0 };
     let mut command = Command::new(program);
-    command.args([COMMAND, &limits.compile_memory.to_string()]);
+    command.args([COMMAND, &limits.compile_memory.to_string(), &niceness.to_string()]);
     let output = run(command, wasm, limits)?;
     match output.split_first_chunk() {
         Some((hash, compiled)) if u64::from_be_bytes(*hash) == engine.compatibility() => {
@@ -77,7 +88,14 @@ pub(super) fn compile(
 
 /// Runs the compiler within its time.
 fn run(mut command: Command, wasm: &[u8], limits: &Limits) -> Result<Vec<u8>, CompileError> {
-    command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // An interrupt from a terminal is for the server, which takes the compiler along when it ends.
+    command
+        .process_group(0)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (output, said, (status, in_time)) = std::thread::scope(|scope| {
@@ -151,11 +169,11 @@ fn wait(mut child: Child, limit: Duration) -> (io::Result<ExitStatus>, bool) {
 }
 
 /// What [`COMMAND`] does: reads a component from standard input and writes the compiled one to standard output.
-/// `memory` is its limit, in bytes.
-pub fn child(memory: u64) -> anyhow::Result<()> {
+/// `memory` is its limit, in bytes; `niceness` goes from 0 to 19, the lowest priority.
+pub fn child(memory: u64, niceness: i32) -> anyhow::Result<()> {
     // Whoever started us is the only one who wants to have it.
     set_parent_process_death_signal(Some(Signal::KILL)).context("to end with the server")?;
-    nice(19).context("the lowest priority")?;
+    nice(niceness.clamp(0, LOWEST)).context("a lower priority")?;
     // The first to go when the machine runs out of memory. Not everywhere may that be said.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let none_over = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
@@ -204,7 +222,8 @@ mod tests {
     fn a_compiler_of_another_version_is_not_believed() {
         // It prints its arguments.
         let engine = Engine::new().unwrap();
-        let error = compile(&engine, Some(Path::new("/bin/echo")), &Limits::default(), b"").unwrap_err();
+        let error = compile(&engine, Some(Path::new("/bin/echo")), &Limits::default(), Urgency::Idle, b"")
+            .unwrap_err();
         assert!(matches!(error, CompileError::Other), "{error}");
     }
 }

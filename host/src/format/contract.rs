@@ -66,7 +66,7 @@ impl Contract {
         self.interfaces.get(name)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parser = Parser { tokens: tokens(text).into_iter().rev().collect() };
         let mut contract = Self::default();
         let mut known: BTreeMap<String, BTreeMap<String, Ty>> = BTreeMap::new();

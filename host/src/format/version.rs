@@ -9,7 +9,7 @@ use super::{
     Engine, bindings,
     cache::Cache,
     check::{self, Mismatch},
-    compile::CompileError,
+    compile::{CompileError, Urgency},
     guest_log::cut,
     imports::State,
     limits::Limits,
@@ -141,7 +141,8 @@ impl Version {
                 }
                 check::check(&wasm)?;
                 let sha256 = hex(&Sha256::digest(&wasm));
-                Ok::<_, LoadError>((cache.component(&engine, &limits, &sha256, &wasm)?, sha256))
+                let urgency = if file.is_some() { Urgency::Idle } else { Urgency::Start };
+                Ok::<_, LoadError>((cache.component(&engine, &limits, urgency, &sha256, &wasm)?, sha256))
             };
             tokio::task::spawn_blocking(work)
                 .await

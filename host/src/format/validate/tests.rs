@@ -78,7 +78,7 @@ fn what_was_given_is_found_in_every_format() {
         let found = read_bytes(format, file).unwrap_or_else(|e| panic!("{format}: {e}"));
         assert_eq!(found.differs_from(given), None, "{format}");
         let (video, audio) = (found.video.unwrap(), found.audio.unwrap());
-        assert_eq!((video.samples, audio.samples), (50, 87), "{format}");
+        assert_eq!((video.samples, audio.samples), (50, 88), "{format}");
         assert_eq!(video.span_ms(), 49 * 40, "{format}");
     }
     assert!(!has_reader("raw"));
@@ -120,7 +120,7 @@ fn what_is_damaged_is_said_with_its_place() {
         (mp4, find(&mp4.file, b"moov"), b'n', "box `noov`"),
         (mp4, stsz + 15, 0, "sample_count is 0"),
         (mp4, stsz + 17, 0xff, "are not in mdat"),
-        (mp4, stco + 8, 0xff, "are not in mdat"),
+        (mp4, stco + 12, 0xff, "are not in mdat"),
         (mp4, find(&mp4.file, b"stts") + 11, 9, "entry_count is 9"),
     ] {
         let mut file = whole.file.clone();
@@ -148,7 +148,7 @@ fn other_media_is_told_apart() {
             "video: the payload is not what was given, or in another order",
             contents(&|s| s.swap(video[7], video[8])),
         ),
-        ("no audio, of 87 samples that were given", contents(&|s| s.retain(|s| s.track == 1))),
+        ("no audio, of 88 samples that were given", contents(&|s| s.retain(|s| s.track == 1))),
         (
             "video: it lasts 2960 ms, what was given 1960 ms",
             contents(&|s| s[*video.last().unwrap()].dts_ms += 1000),

@@ -87,6 +87,8 @@ enum Command {
     CompileComponent {
         /// Most bytes of memory
         memory: u64,
+        /// Most seconds of computing
+        seconds: u64,
         /// 0 to 19
         niceness: i32,
     },
@@ -135,8 +137,8 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    if let Command::CompileComponent { memory, niceness } = arguments.command {
-        return exit_code(format::compile::child(memory, niceness).map(|()| ExitCode::SUCCESS));
+    if let Command::CompileComponent { memory, seconds, niceness } = arguments.command {
+        return exit_code(format::compile::child(memory, seconds, niceness).map(|()| ExitCode::SUCCESS));
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
@@ -205,7 +207,9 @@ async fn run(command: Command, log_level: LogLevel) -> anyhow::Result<ExitCode> 
             println!("{} orders taken in", state.count());
         }
         Command::Client(client) => return cli::run(client).await,
-        Command::CompileComponent { memory, niceness } => format::compile::child(memory, niceness)?,
+        Command::CompileComponent { memory, seconds, niceness } => {
+            format::compile::child(memory, seconds, niceness)?
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "reelwright", &mut script);

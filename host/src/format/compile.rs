@@ -31,6 +31,8 @@ pub const COMMAND: &str = "compile-component";
 /// Most bytes of compiled code, and of what the compiler says.
 const MAX_COMPILED: u64 = 1 << 30;
 const MAX_SAID: u64 = 4 << 10;
+/// `compile-time` is time of computing, which takes longer on a busy machine; but not for ever.
+const PATIENCE: u32 = 10;
 /// The lowest priority.
 const LOWEST: i32 = 19;
 
@@ -76,7 +78,8 @@ pub(super) fn compile(
     let _one = lock(&ONE);
     let niceness = if urgency == Urgency::Idle { LOWEST } else { 0 };
     let mut command = Command::new(program);
-    command.args([COMMAND, &limits.compile_memory.to_string(), &niceness.to_string()]);
+    let seconds = limits.compile_time.as_secs().max(1);
+    command.args([COMMAND, &limits.compile_memory.to_string(), &seconds.to_string(), &niceness.to_string()]);
     let output = run(command, wasm, limits)?;
     match output.split_first_chunk() {
         Some((hash, compiled)) if u64::from_be_bytes(*hash) == engine.compatibility() => {
@@ -103,12 +106,12 @@ fn run(mut command: Command, wasm: &[u8], limits: &Limits) -> Result<Vec<u8>, Co
         let said = scope.spawn(move || read(stderr, MAX_SAID));
         // One that ends early says why on its own.
         scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(wasm)));
-        let waited = wait(child, limits.compile_time);
+        let waited = wait(child, limits.compile_time.saturating_mul(PATIENCE));
         (output.join().unwrap_or_default(), said.join().unwrap_or_default(), waited)
     });
     let status = status?;
     let said = String::from_utf8_lossy(&said).trim().to_owned();
-    if !in_time {
+    if !in_time || status.signal() == Some(Signal::XCPU.as_raw()) {
         let limit = format!("{:?}", limits.compile_time);
         return Err(CompileError::Limit { name: "compile-time", limit });
     }
@@ -169,8 +172,8 @@ fn wait(mut child: Child, limit: Duration) -> (io::Result<ExitStatus>, bool) {
 }
 
 /// What [`COMMAND`] does: reads a component from standard input and writes the compiled one to standard output.
-/// `memory` is its limit, in bytes; `niceness` goes from 0 to 19, the lowest priority.
-pub fn child(memory: u64, niceness: i32) -> anyhow::Result<()> {
+/// `memory` is its limit in bytes, `seconds` that of computing; `niceness` goes from 0 to 19, the lowest priority.
+pub fn child(memory: u64, seconds: u64, niceness: i32) -> anyhow::Result<()> {
     // Whoever started us is the only one who wants to have it.
     set_parent_process_death_signal(Some(Signal::KILL)).context("to end with the server")?;
     nice(niceness.clamp(0, LOWEST)).context("a lower priority")?;
@@ -178,6 +181,8 @@ pub fn child(memory: u64, niceness: i32) -> anyhow::Result<()> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let none_over = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     setrlimit(Resource::Data, none_over(memory)).context("compile-memory")?;
+    let time = Rlimit { current: Some(seconds), maximum: Some(seconds.saturating_add(1)) };
+    setrlimit(Resource::Cpu, time).context("compile-time")?;
     setrlimit(Resource::Core, none_over(0)).context("no core files")?;
     let mut wasm = Vec::new();
     io::stdin().lock().take(MAX_COMPONENT + 1).read_to_end(&mut wasm).context("standard input")?;
@@ -205,6 +210,7 @@ mod tests {
         let said = |script: &str| shell(script, &limits).unwrap_err().to_string();
         assert_eq!(shell("/usr/bin/wc -c", &limits).unwrap().trim_ascii(), b"1048576");
         assert_eq!(said("kill -6 $$"), "the compiler was killed by signal 6");
+        assert_eq!(said("kill -XCPU $$"), "compiling it exceeded the limit `compile-time` of 120s");
         let memory = "compiling it exceeded the limit `compile-memory` of 5 MiB";
         assert_eq!(said("echo 'memory allocation of 99 bytes failed' >&2; kill -6 $$"), memory);
         let damaged = "it is damaged, or uses what this server does not support: unknown opcode";

@@ -33,7 +33,7 @@ pub struct Limits {
     pub head: u64,
     /// `held`: bytes of payload that a writer may keep in the host from one `write` to the next.
     pub held: usize,
-    /// `compile-memory`: bytes that a process may use that compiles a component, and `compile-time`: how long it takes.
+    /// `compile-memory`: bytes that a process may use that compiles a component; `compile-time`: its time of computing.
     pub compile_memory: u64,
     pub compile_time: Duration,
     /// `probe-time`: how long the trial of a component takes, waiting counted.

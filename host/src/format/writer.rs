@@ -372,6 +372,22 @@ impl Writer {
         })
     }
 
+    /// How far the segment is whole. Between calls that succeeded; see [`Segment::point`].
+    pub fn point(&self) -> segment::Point {
+        self.session().segment.point()
+    }
+
+    /// Commits nothing before the segment has so many samples: a crash leaves all of them or none.
+    pub fn hold(&mut self, samples: u64) {
+        self.session_mut().segment.hold(samples);
+    }
+
+    /// Gives the segment up, to be cut back to a point that it was at.
+    pub async fn abandon_at(mut self, point: &segment::Point) -> Orphan {
+        let session = self.store.data_mut().session.take().expect("a writer has a session");
+        session.segment.abandon_at(point).await
+    }
+
     /// Gives the segment up: what was appended stays, and waits to be repaired.
     pub async fn abandon(mut self) -> Orphan {
         let session = self.store.data_mut().session.take().expect("a writer has a session");

@@ -22,6 +22,8 @@
 //!    void.
 //! 9. `Summary` (JSON): what will be announced when the main file is complete; the last one counts. Written before
 //!    `Closed`, and of no meaning without it.
+//! 10. `Void` (JSON): what the outputs have beyond this is void, as the same samples are in the next segment; the last
+//!     one counts.
 //!
 //! A reader takes records up to the first that is cut short or has a wrong checksum. Unknown kinds are passed
 //! over. Sizes do not count an output's head.
@@ -46,6 +48,7 @@ const RESIZED: u8 = 6;
 const CLOSED: u8 = 7;
 const CUT: u8 = 8;
 const SUMMARY: u8 = 9;
+const VOID: u8 = 10;
 
 /// Longest body that is believed. A `Start` with 64 KiB of carry has a fifth of a mebibyte.
 const MAX_BODY: usize = 16 << 20;
@@ -144,6 +147,26 @@ pub struct Resized {
     pub inode: u64,
 }
 
+/// Where a segment ends whose last samples are in the next one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Void {
+    /// As in the commit that it ends with.
+    pub samples: u64,
+    pub sizes: Vec<u64>,
+    /// The final name of the next segment, in the same folder: this holds if that has at least as many samples as are
+    /// void here. Empty: it holds.
+    #[serde(default)]
+    pub next: String,
+}
+
+impl Void {
+    /// Whether a commit counts nothing that is void.
+    pub fn spares(&self, commit: &Commit) -> bool {
+        let size = |i: usize| self.sizes.get(i).copied().unwrap_or(0);
+        commit.outputs.iter().enumerate().all(|(i, &(its, _))| its <= size(i))
+    }
+}
+
 /// A record of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -157,6 +180,7 @@ pub enum Record {
     Closed,
     Cut(Commit),
     Summary(Vec<u8>),
+    Void(Void),
 }
 
 impl Record {
@@ -169,6 +193,7 @@ impl Record {
             Record::Output(output) => json(OUTPUT, output, out),
             Record::Resize(resize) => json(RESIZE, resize, out),
             Record::Resized(resized) => json(RESIZED, resized, out),
+            Record::Void(void) => json(VOID, void, out),
             Record::Commit(commit) | Record::Cut(commit) => {
                 out.extend_from_slice(&commit.epoch_us.to_le_bytes());
                 out.extend_from_slice(&commit.samples.to_le_bytes());
@@ -203,6 +228,7 @@ impl Record {
             OUTPUT => Record::Output(serde_json::from_slice(body).ok()?),
             RESIZE => Record::Resize(serde_json::from_slice(body).ok()?),
             RESIZED => Record::Resized(serde_json::from_slice(body).ok()?),
+            VOID => Record::Void(serde_json::from_slice(body).ok()?),
             COMMIT => Record::Commit(commit(body)?),
             CUT => Record::Cut(commit(body)?),
             SYNCED => {
@@ -445,6 +471,7 @@ mod tests {
             Record::Synced(vec![u64::MAX, 3]),
             Record::Resize(Resize { output: 0, from: 4096, to: 8192, size: 99 }),
             Record::Resized(Resized { output: 0, head: 8192, inode: 13 }),
+            Record::Void(Void { samples: 5, sizes: vec![1 << 40], next: "cam_0001.mp4".into() }),
             Record::Closed,
         ]
     }

@@ -19,9 +19,11 @@ use super::{
     claim::Claim,
     durable::Durable,
     headroom,
-    journal::{self, Commit, Journal, Reader, Record, Start},
+    journal::{self, Commit, Journal, Reader, Record, Start, Void},
     path::Folder,
-    segment::{Finished, JOURNAL, NEW, Output, OutputError, Role, SPOOLS, Segment, clear_up, file_name},
+    segment::{
+        Finished, JOURNAL, NEW, Output, OutputError, Point, Role, SPOOLS, Segment, clear_up, file_name,
+    },
     sidecar::MANIFEST,
     storage::{Directory, DiskFile},
     volume::Volume,
@@ -42,6 +44,8 @@ pub struct Orphan {
     journal: Option<Arc<dyn DiskFile>>,
     /// Samples that its writer was given, if that is known.
     given: Option<u64>,
+    /// Where it is to end, as what follows is in the next segment.
+    end: Option<Point>,
 }
 
 impl fmt::Debug for Orphan {
@@ -149,7 +153,7 @@ impl Orphan {
         volume: Volume,
         journal: Option<Arc<dyn DiskFile>>,
     ) -> Self {
-        Self { folder, name, claim, volume, journal, given: None }
+        Self { folder, name, claim, volume, journal, given: None, end: None }
     }
 
     /// Takes the segment with that final name, unless somebody has it.
@@ -196,6 +200,27 @@ impl Orphan {
         self.given
     }
 
+    /// Keeps in mind where it is to end.
+    pub fn with_end(self, end: &Point) -> Self {
+        Self { given: Some(end.samples), end: Some(end.clone()), ..self }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
+    /// Writes down that what comes behind the segment's end is in another one: in `next`, which is to be begun in the
+    /// same folder, as far as that gets; or, if it is there and durable, `None`. Durable when this returns.
+    pub async fn void(&self, next: Option<&str>) -> Result<(), OrphanError> {
+        let (Some(end), Some(journal)) = (self.end.clone(), self.journal.clone()) else { return Ok(()) };
+        let next = next.unwrap_or_default().to_owned();
+        let write = move || write_void(journal, Void { samples: end.samples, sizes: end.sizes, next });
+        let path = self.path();
+        let written = self.volume.run_slow(write).await;
+        written.map_err(|errno| OutputError { path, what: "cut back", errno }.into())
+    }
+
     /// Cuts the segment back to what holds, and clears up where nothing is left to be done.
     pub async fn cut_back(self) -> Result<Found, OrphanError> {
         let volume = self.volume.clone();
@@ -220,6 +245,7 @@ struct Story {
     resized: Vec<journal::Resized>,
     closed: bool,
     summary: Vec<u8>,
+    void: Option<Void>,
     /// The last one.
     commit: Commit,
     /// Where its last record ends.
@@ -342,12 +368,21 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         }
     }
 
-    let whole = how_far(&journal, &story.synced, &outputs, start.sync_ms)?;
+    let void = match story.void {
+        Some(void) if took_over(dir, &journal, &void)? => Some(void),
+        _ => None,
+    };
+    let whole = how_far(&journal, &story.synced, void.as_ref(), &outputs, start.sync_ms)?;
     // A manifest is made anew, since recovering changes the file.
     let kept = |i: usize| story.outputs[i].name != MANIFEST;
     let size = |i: usize| whole.commit.outputs.get(i).filter(|_| kept(i)).map_or(0, |&(size, _)| size);
     let media = outputs.iter().enumerate().filter(|(i, _)| kept(*i));
-    let lost_bytes = media.map(|(i, o)| o.size.saturating_sub(size(i))).sum();
+    let voided = |i: usize, bytes: u64| match &void {
+        Some(void) if void.samples == 0 => 0,
+        Some(void) => bytes.min(void.sizes.get(i).copied().unwrap_or(0)),
+        None => bytes,
+    };
+    let lost_bytes = media.map(|(i, o)| voided(i, o.size).saturating_sub(size(i))).sum();
     let unexplained = whole.last.epoch_us.saturating_sub(whole.commit.epoch_us) > tolerated_us(start.sync_ms);
     if whole.commit.samples > 0 && unexplained {
         // Cutting all that off would destroy what somebody may still save.
@@ -419,6 +454,8 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         journal: true,
         samples: commit.samples,
         last_ms: commit.last_ms,
+        committed: commit.samples,
+        hold: 0,
     };
     Ok(Found::Cut(Box::new(Cut {
         start: *start,
@@ -470,10 +507,70 @@ fn read_story(journal: &Arc<dyn DiskFile>) -> Result<Story, Errno> {
                 story.resized.push(resized);
             }
             Record::Closed => story.closed = true,
+            Record::Void(void) => story.void = Some(void),
         }
     }
     story.end = reader.position();
     Ok(story)
+}
+
+/// Appends a record to the journal of a segment that nobody writes any more.
+fn write_void(journal: Arc<dyn DiskFile>, void: Void) -> Result<(), Errno> {
+    let Some(mut reader) = Reader::open(journal.clone())? else { return Ok(()) };
+    let mut syncs = false;
+    while let Some(record) = reader.record()? {
+        if let Record::Start(start) = record {
+            syncs = start.sync_ms > 0;
+        }
+    }
+    // Room that was kept for closing lies behind it.
+    journal.truncate(reader.position())?;
+    Journal::resume(journal.clone(), reader.position()).append(&Record::Void(void))?;
+    if syncs { journal.sync() } else { Ok(()) }
+}
+
+/// Whether the samples that are void are in the next segment, all of them. It may be repaired meanwhile.
+fn took_over(dir: &dyn Directory, journal: &Arc<dyn DiskFile>, void: &Void) -> Result<bool, Errno> {
+    if void.next.is_empty() {
+        return Ok(true);
+    }
+    let last = read_story(journal)?.commit.samples;
+    let missing = last.saturating_sub(void.samples);
+    let Some(journal) = open(dir, &file_name(&void.next, JOURNAL))? else {
+        // It is complete, or it never had a sample.
+        return dir.exists(&void.next);
+    };
+    let story = read_story(&journal)?;
+    let Some(start) = story.start else { return Ok(false) };
+    if story.closed {
+        return Ok(true);
+    }
+    let mut outputs = Vec::new();
+    // Then its file is complete and durable.
+    let mut is_renamed = false;
+    let may_be_renamed = !start.replaces && dir.exists(&void.next)?;
+    for (i, output) in story.outputs.iter().enumerate() {
+        let Some(role) = Role::parse(&output.role) else { return Ok(false) };
+        let name = file_name(&void.next, &output.name);
+        let mut file = open(dir, &name)?;
+        if role == Role::Main
+            && start.replaces
+            && file.as_ref().map(|f| f.inode()).transpose()? != Some(output.inode)
+        {
+            file = open(dir, &format!("{name}{NEW}"))?;
+        }
+        is_renamed |= may_be_renamed && role == Role::Spool && file.is_none();
+        // A head that is resized is that of a segment that ends, and all of its media was synced before.
+        let head = story.resized.iter().rfind(|r| r.output == i).map_or(start.head_room, |r| r.head);
+        let head = if role == Role::Spool { head } else { 0 };
+        let size = file.as_ref().map_or(Ok(0), |file| file.size())?.saturating_sub(head);
+        outputs.push(OutputFile { name: output.name.clone(), file, role, head, size });
+    }
+    if is_renamed || !story.resizes.is_empty() {
+        return Ok(true);
+    }
+    let whole = how_far(&journal, &story.synced, None, &outputs, start.sync_ms)?;
+    Ok(whole.commit.samples > 0 && whole.commit.samples >= missing)
 }
 
 /// Finds out how long the head of an output is, and makes it one that is whole and, if it grew, empty.
@@ -506,6 +603,7 @@ fn settle(
 fn how_far(
     journal: &Arc<dyn DiskFile>,
     synced: &[u64],
+    void: Option<&Void>,
     outputs: &[OutputFile],
     sync_ms: u64,
 ) -> Result<Whole, Errno> {
@@ -531,6 +629,9 @@ fn how_far(
             }
             _ => continue,
         };
+        if void.is_some_and(|void| !void.spares(&commit)) {
+            continue;
+        }
         whole.first_us.get_or_insert(commit.epoch_us);
         let is_synced = commit
             .outputs
@@ -650,6 +751,133 @@ mod tests {
             cut.segment.finish().await.unwrap();
             assert_eq!(s.files(), ["x"]);
         }
+    }
+
+    /// A segment `x` of three commits that failed, and whose third sample is to be in `y`.
+    async fn failed(s: &Media) -> Orphan {
+        let mut segment = s.segment(false).await;
+        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        let mut point = Point::default();
+        for (samples, text) in [(1, "aaaa"), (2, "bbbb"), (3, "cccc")] {
+            segment.append(id, [text.into()]).unwrap();
+            segment.contains(samples, samples as i64 * 40);
+            segment.flush().await.unwrap();
+            if samples == 2 {
+                point = segment.point();
+            }
+        }
+        // What the call that failed appended, before and after it came to the disk.
+        segment.append(id, ["dd".into()]).unwrap();
+        segment.flush().await.unwrap();
+        segment.append(id, ["dd".into()]).unwrap();
+        segment.abandon_at(&point).await
+    }
+
+    /// How many samples `x` keeps, repaired as after a crash; 0 if it goes.
+    async fn kept(s: &Media) -> u64 {
+        match s.take().await {
+            Found::Cut(cut) => {
+                assert_eq!(cut.segment.size(0), if cut.commit.samples == 3 { 14 } else { 8 });
+                assert_eq!(cut.lost_bytes, 0);
+                cut.commit.samples
+            }
+            Found::Nothing { lost_bytes: 0, .. } => 0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn next(s: &Media, samples: u64) -> Segment {
+        let mut next = Segment::claim(&s.disk, &s.folder, std::iter::once("y".into()), false).await.unwrap();
+        let start = Start { file: "y".into(), ..start(2000) };
+        let id = next.create("", Role::Main, &start).await.unwrap();
+        next.append(id, ["head".into()]).unwrap();
+        next.begun().await.unwrap();
+        next.hold(2);
+        for sample in 1..=samples {
+            next.append(id, ["cccc".into()]).unwrap();
+            next.contains(sample, 120);
+            next.flush().await.unwrap();
+        }
+        next
+    }
+
+    #[tokio::test]
+    async fn a_sample_that_goes_over_to_the_next_segment_is_in_one_of_both_wherever_a_crash_comes() {
+        // Before it was written down, and with nothing in the next one.
+        let s = Media::new();
+        drop(failed(&s).await);
+        assert_eq!(kept(&s).await, 3);
+        let s = Media::new();
+        failed(&s).await.void(Some("y")).await.unwrap();
+        assert_eq!(kept(&s).await, 3, "it was not begun");
+        for samples in 0..=2 {
+            let s = Media::new();
+            failed(&s).await.void(Some("y")).await.unwrap();
+            drop(next(&s, samples).await.abandon().await);
+            let other = Orphan::take(&s.disk, &s.folder, "y").await.unwrap().cut_back().await.unwrap();
+            match other {
+                Found::Cut(cut) => assert_eq!((samples, cut.commit.samples), (2, 2)),
+                Found::Nothing { .. } => assert!(samples < 2, "it is held back until all is there"),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(kept(&s).await, if samples == 2 { 2 } else { 3 });
+        }
+        // The other way round: this one is repaired first.
+        let s = Media::new();
+        failed(&s).await.void(Some("y")).await.unwrap();
+        drop(next(&s, 2).await.abandon().await);
+        assert_eq!(kept(&s).await, 2);
+        // A power cut took it from the next one.
+        let s = Media::new();
+        failed(&s).await.void(Some("y")).await.unwrap();
+        drop(next(&s, 2).await.abandon().await);
+        s.damage("y", 5);
+        assert_eq!(kept(&s).await, 3);
+        // The next one is complete, or has gone over itself; then it is said that it is safe.
+        let s = Media::new();
+        let orphan = failed(&s).await;
+        orphan.void(Some("y")).await.unwrap();
+        next(&s, 2).await.finish().await.unwrap();
+        drop(orphan);
+        assert_eq!(kept(&s).await, 2);
+        let s = Media::new();
+        let orphan = failed(&s).await;
+        orphan.void(Some("y")).await.unwrap();
+        orphan.void(None).await.unwrap();
+        drop(orphan);
+        assert_eq!((kept(&s).await, kept(&s).await), (2, 2), "and the same again");
+    }
+
+    #[tokio::test]
+    async fn a_segment_all_of_which_goes_over_is_no_more() {
+        let s = Media::new();
+        let mut segment = s.segment(false).await;
+        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        segment.append(id, ["head".into()]).unwrap();
+        segment.begun().await.unwrap();
+        let point = segment.point();
+        segment.append(id, ["aaaa".into()]).unwrap();
+        segment.contains(1, 40);
+        segment.flush().await.unwrap();
+        let orphan = segment.abandon_at(&point).await;
+        orphan.void(None).await.unwrap();
+        drop(orphan);
+        assert_eq!(kept(&s).await, 0);
+        assert!(s.files().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_call_flushed_before_it_was_counted_is_counted_behind_it() {
+        let s = Media::new();
+        let mut segment = s.segment(false).await;
+        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        segment.append(id, ["aaaa".into()]).unwrap();
+        segment.flush().await.unwrap();
+        segment.contains(1, 40);
+        segment.flush().await.unwrap();
+        drop(segment.abandon().await);
+        let Found::Cut(cut) = s.take().await else { panic!("not cut") };
+        assert_eq!(cut.commit.samples, 1);
     }
 
     #[tokio::test]

@@ -25,6 +25,8 @@ use super::{
 pub(super) const JOURNAL: &str = "info";
 /// What the name of a main file that is to replace another gets until its format has opened.
 pub(super) const NEW: &str = ".new";
+/// Bytes that wait for a flush at most when they are held back.
+const MAX_HOLD: usize = 32 << 20;
 /// What makes a name taken: the journal, and spools that have lost theirs.
 pub(super) const SPOOLS: [&str; 4] = [JOURNAL, "mdat", "track1", "track2"];
 
@@ -90,6 +92,19 @@ pub struct Segment {
     /// Samples that are in the outputs, and the latest DTS among them.
     pub(super) samples: u64,
     pub(super) last_ms: i64,
+    /// Samples that the last commit counts.
+    pub(super) committed: u64,
+    /// Nothing is committed before so many samples are.
+    pub(super) hold: u64,
+}
+
+/// How far a segment is whole: where it can be cut back to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Point {
+    /// Samples that are in the outputs, by what their writer says.
+    pub samples: u64,
+    /// Bytes of the outputs.
+    pub sizes: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -164,6 +179,8 @@ impl Segment {
                 recorded: 0,
                 samples: 0,
                 last_ms: 0,
+                committed: 0,
+                hold: 0,
                 name,
             });
         }
@@ -252,6 +269,17 @@ impl Segment {
         (self.samples, self.last_ms) = (samples, last_ms);
     }
 
+    /// Where the segment is. It can be cut back to that once it was flushed, if what was appended is what was said by
+    /// [`Segment::contains`].
+    pub fn point(&self) -> Point {
+        Point { samples: self.samples, sizes: self.outputs.iter().map(|o| o.size).collect() }
+    }
+
+    /// Commits nothing before so many samples are in it, so that a crash leaves all of them or none.
+    pub fn hold(&mut self, samples: u64) {
+        self.hold = samples;
+    }
+
     /// Creates the file of an output: the final name, or that, a dot and `name`. The journal is begun with the first
     /// one, from `start`, and durable before it. A spool gets a hole of `start.head_room` in front.
     pub async fn create(
@@ -329,10 +357,19 @@ impl Segment {
     /// Hands what was appended to the disk, with a commit. Waits while the volume's queue is full, not for the disk.
     pub async fn flush(&mut self) -> Result<(), OutputError> {
         self.check()?;
-        let cost = self.pending_cost();
-        if cost == 0 {
+        if self.samples < self.hold && self.pending_cost() < MAX_HOLD {
             return Ok(());
         }
+        self.flush_all().await
+    }
+
+    async fn flush_all(&mut self) -> Result<(), OutputError> {
+        let cost = self.pending_cost();
+        // What was flushed in the middle of a call was not counted then.
+        if cost == 0 && self.samples == self.committed {
+            return Ok(());
+        }
+        self.committed = self.samples;
         self.record_outputs().await?;
         let mut writes = Vec::new();
         for (id, output) in self.outputs.iter_mut().enumerate().filter(|(_, o)| !o.pending.is_empty()) {
@@ -386,7 +423,8 @@ impl Segment {
     /// Overwrites bytes that were appended before. The range has been checked. The checksums of commits do not
     /// hold for bytes that changed, so these are made durable first.
     pub async fn patch(&mut self, id: OutputId, offset: u64, bytes: Vec<u8>) -> Result<(), OutputError> {
-        self.flush().await?;
+        self.check()?;
+        self.flush_all().await?;
         if self.durable.synced(id) < offset + bytes.len() as u64 {
             self.sync().await?;
         }
@@ -397,7 +435,8 @@ impl Segment {
 
     /// Reads back up to `len` bytes.
     pub async fn read(&mut self, id: OutputId, offset: u64, len: u32) -> Result<Vec<u8>, OutputError> {
-        self.flush().await?;
+        self.check()?;
+        self.flush_all().await?;
         let output = &self.outputs[id];
         let len = output.size.saturating_sub(offset).min(u64::from(len));
         if len == 0 {
@@ -460,6 +499,7 @@ impl Segment {
 
     /// The segment is about to be closed: gives back the room that was kept for that.
     pub async fn begin_to_close(&mut self) -> Result<(), OutputError> {
+        self.hold = 0;
         self.settle().await?;
         let durable = self.durable.clone();
         self.volume.run_slow(move || durable.release()).await
@@ -533,11 +573,30 @@ impl Segment {
     /// Gives the segment up as far as it got: what was appended is handed to the disk, as far as that works, and
     /// the files wait to be repaired. The name stays claimed as long as the result lives.
     pub async fn abandon(mut self) -> Orphan {
+        if self.samples < self.hold {
+            self.drop_pending();
+        }
         let _ = self.settle().await;
         // Nobody writes any more, not even a sync that has begun.
         let durable = self.durable.clone();
         let journal = self.volume.run_slow(move || durable.close()).await;
         Orphan::new(self.folder, self.name, self.claim, self.volume, journal)
+    }
+
+    /// Gives the segment up, to be cut back to a point that was flushed. What waits for a flush is dropped.
+    pub async fn abandon_at(mut self, point: &Point) -> Orphan {
+        self.drop_pending();
+        self.abandon().await.with_end(point)
+    }
+
+    /// Forgets what was not flushed.
+    fn drop_pending(&mut self) {
+        for output in &mut self.outputs {
+            output.size -= output.pending_bytes as u64;
+            output.pending_bytes = 0;
+            output.pending.clear();
+        }
+        self.samples = self.committed;
     }
 
     /// Removes what was created: the segment never began.

@@ -95,6 +95,22 @@ impl Formats {
         self.read_active().get(name).cloned()
     }
 
+    /// Who may write a format in place of the component with that hash, best first.
+    pub fn fallbacks(&self, format: &str, sha256: &str) -> Vec<Arc<Version>> {
+        let its = |v: &&Arc<Version>| v.manifest.format == format && v.sha256 != sha256;
+        self.0.embedded.iter().filter(its).cloned().collect()
+    }
+
+    /// Who writes when all else fails: FLV, out of the binary.
+    pub fn last_resort(&self) -> Arc<Version> {
+        self.0.embedded[0].clone()
+    }
+
+    /// A writer failed by its own fault.
+    pub fn failed(&self, version: &Arc<Version>, config_id: u64, error: &super::FormatError) {
+        tracing::debug!(format = version.label(), config_id, %error, "a strike");
+    }
+
     /// The components that may know how to finish a segment, best first: the one that wrote it, the one that
     /// writes its format now, the embedded one.
     pub fn for_repair(&self, format: &str, sha256: &str) -> Vec<Arc<Version>> {

@@ -39,6 +39,9 @@ pub struct Manifest {
     pub local_stream_name: String,
     /// Number in the run, from 0.
     pub segment: u64,
+    /// Why it began, if for no usual reason: `failover`, where the segment before lost its writer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub begun_by: String,
     /// Why it ended: `cut`, `stopped`, `stream-ended`, `error`, `recovered`.
     pub reason: String,
     pub start: Moment,

@@ -3,7 +3,9 @@
 //! [`Recordings`] keeps the orders. When a stream starts, each recording that names it gets a run (`task`),
 //! which asks a [`plan`] where segments start and end, and drives a writer for each.
 
+mod failover;
 mod handover;
+mod kept;
 pub mod manifest;
 pub mod naming;
 pub mod plan;

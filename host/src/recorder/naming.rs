@@ -4,6 +4,7 @@
 //! cam.flv   cam_0001.flv   cam_0002.flv …               without chunks: one for each segment
 //! cam_part0000.flv   cam_part0001.flv …                 with chunks: one for each, anew in each run;
 //! cam_0001_part0000.flv …                               a later run takes the next free number
+//! cam_0001.flv   cam_0002.flv …                         with or without: what is written as a last resort, whatever the format
 //! ```
 
 use std::path::Path;
@@ -65,6 +66,20 @@ impl Names {
         })
     }
 
+    /// What a segment in the format of last resort may be called, best first; `previous`: the one before it, if there
+    /// is one.
+    pub fn last_resort(
+        &self,
+        extension: &str,
+        previous: Option<&str>,
+    ) -> impl Iterator<Item = String> + use<> {
+        let plain = Self { stem: self.stem.clone(), extension: extension.into(), chunked: false };
+        let number = previous.map_or(0, |previous| plain.numbers(previous).1);
+        (number.saturating_add(1)..)
+            .take(MAX_TRIES as usize)
+            .map(move |number| format!("{}.{}", plain.base(number), plain.extension))
+    }
+
     fn base(&self, number: u32) -> String {
         if number == 0 { self.stem.clone() } else { format!("{}_{number:04}", self.stem) }
     }
@@ -114,6 +129,16 @@ mod tests {
         assert_eq!(names.after("cam_0007.flv").next().unwrap(), "cam_0007_0001.flv");
         assert_eq!(names.after("cam_0007_0099.flv").next().unwrap(), "cam_0007_0100.flv");
         assert_eq!(names.first().count(), 10_000);
+    }
+
+    #[test]
+    fn the_last_resort_is_numbered_whatever_the_format() {
+        for (asked, chunked) in [("cam.mp4", true), ("cam", false)] {
+            let names = Names::new(asked, "mp4", chunked);
+            let first: Vec<_> = names.last_resort("flv", None).take(2).collect();
+            assert_eq!(first, ["cam_0001.flv", "cam_0002.flv"]);
+            assert_eq!(names.last_resort("flv", Some("cam_0009.flv")).next().unwrap(), "cam_0010.flv");
+        }
     }
 
     #[test]

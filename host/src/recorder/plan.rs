@@ -130,6 +130,15 @@ pub struct Now {
     pub epoch_us: i64,
 }
 
+/// A segment that failed, as it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun<'a> {
+    pub number: u64,
+    pub epoch_us: i64,
+    pub origin_ms: i64,
+    pub tracks: &'a [Track],
+}
+
 /// The plan of one run.
 #[derive(Debug)]
 pub struct Plan {
@@ -365,6 +374,22 @@ impl Plan {
         self.steps.pop_front()
     }
 
+    /// The next step, which stays.
+    pub fn peek(&self) -> Option<&Step> {
+        self.steps.front()
+    }
+
+    /// The next step, if it is such a one.
+    #[cfg(test)]
+    fn step_if(&mut self, fits: impl Fn(&Step) -> bool) -> Option<Step> {
+        self.peek().is_some_and(fits).then(|| self.step())?
+    }
+
+    /// Gives back the step that was taken last, to be taken again.
+    pub fn again(&mut self, step: Step) {
+        self.steps.push_front(step);
+    }
+
     /// What the writer said to [`Step::Tracks`].
     pub fn tracks_taken(&mut self, taken: bool) {
         let known = self.tracks.known.clone();
@@ -425,6 +450,70 @@ impl Plan {
             self.resuming = true;
         }
         notes.into_iter().rev().for_each(|note| self.steps.push_front(note));
+    }
+
+    /// The segment that is written failed, and its file ends before these samples: they begin the next segment, and all
+    /// that was still to come goes into that. It ends as the one that failed would have, or at once if `close` is given.
+    pub fn fail_over(&mut self, failed: Begun<'_>, samples: Vec<Sample>, close: Option<Step>) {
+        // What is queued for it: up to where it ends.
+        let queued = match &close {
+            Some(_) => 0,
+            None => {
+                let is_end = |step: &Step| matches!(step, Step::Close { .. } | Step::Open { .. });
+                self.steps.iter().position(is_end).unwrap_or(self.steps.len())
+            }
+        };
+        let ends = queued < self.steps.len() || close.is_some();
+        let to_come = self.steps.iter().take(queued).filter_map(|step| match step {
+            Step::Sample(sample) => Some(sample),
+            _ => None,
+        });
+        let all = || samples.iter().chain(to_come.clone());
+        let has = |track: u32| all().any(|sample| sample.track == track);
+        let first_ms = all().map(|sample| sample.dts_ms).min().unwrap_or(failed.origin_ms);
+        // A track that has not shown itself yet goes on behind its last sample.
+        let missing = failed.tracks.iter().filter(|track| !has(track.id));
+        let missing = missing.filter_map(|track| self.last.get(&track.id)).map(|&(dts, _)| dts).min();
+        let origin_ms = missing.map_or(first_ms, |ms| ms.clamp(first_ms - GATHER_MS, first_ms));
+        let origin_ms = origin_ms.max(failed.origin_ms);
+        let later_us = (origin_ms - failed.origin_ms).saturating_mul(1000);
+        let mut written: Vec<u32> =
+            failed.tracks.iter().map(|track| track.id).filter(|&id| has(id)).collect();
+        let bytes = all().map(|sample| sample.data.len() as u64).sum();
+        // Numbers go on without a hole.
+        for step in &mut self.steps {
+            if let Step::Open { number, .. } = step {
+                *number += 1;
+            }
+        }
+        self.next_number += 1;
+        if let Some(open) = &mut self.open {
+            open.number += 1;
+            if !ends {
+                (open.origin_ms, open.bytes) = (origin_ms, bytes);
+                open.written = std::mem::take(&mut written);
+            }
+        }
+        // No end of a track that it has nothing of.
+        if let Some(Step::Close { ends, .. }) = self.steps.get_mut(queued) {
+            ends.retain(|(track, _)| close.is_some() || written.contains(track));
+        }
+        let close = close.map(|step| match step {
+            Step::Close { reason, mut ends } => {
+                ends.retain(|(track, _)| written.contains(track));
+                Step::Close { reason, ends }
+            }
+            other => other,
+        });
+        let open = Step::Open {
+            number: failed.number + 1,
+            epoch_us: failed.epoch_us.saturating_add(later_us),
+            origin_ms,
+            tracks: failed.tracks.to_vec(),
+        };
+        let steps = std::iter::once(open).chain(samples.into_iter().map(Step::Sample)).chain(close);
+        let after = std::mem::take(&mut self.steps);
+        self.steps = steps.chain(after).collect();
     }
 
     /// Nothing can be written for now: the segment ends with what it has, and all that comes is lost until

@@ -65,9 +65,18 @@ pub(super) fn event(kind: &'static str, recording: &Recording, own: Value) -> Ev
     Event::new(kind, payload).of(recording.config_id)
 }
 
-/// A file was begun. `index`: its number in the run.
-pub(super) fn created(recording: &Recording, file: &Path, epoch_us: i64, index: u64) -> Event {
-    let own = json!({ "file": file.display().to_string(), "startTime": time(epoch_us), "index": index });
+/// A file was begun. `index`: its number in the run. `failover`: it goes on for one whose writer failed.
+pub(super) fn created(
+    recording: &Recording,
+    file: &Path,
+    epoch_us: i64,
+    index: u64,
+    failover: bool,
+) -> Event {
+    let mut own = json!({ "file": file.display().to_string(), "startTime": time(epoch_us), "index": index });
+    if failover {
+        own["reason"] = json!("failover");
+    }
     event("recordChunkCreated", recording, own)
 }
 
@@ -125,6 +134,32 @@ pub(super) enum Next {
     Closed,
     /// It is repaired, and `recordRecovered` follows.
     Repair,
+    /// The same, and nothing is lost: what it does not have is in the next file.
+    Replayed,
+    /// It could not be begun, and is begun again: nothing is lost.
+    Again,
+    /// It is none that failed, but one that is written by the format of last resort.
+    LastResort,
+}
+
+impl Next {
+    /// The event that will tell what was saved.
+    fn follows(self) -> Option<&'static str> {
+        match self {
+            Next::Nothing | Next::Again | Next::LastResort => None,
+            Next::Closed => Some("recordChunkClosed"),
+            Next::Repair | Next::Replayed => Some("recordRecovered"),
+        }
+    }
+
+    /// How it goes on.
+    fn as_str(self) -> &'static str {
+        match self {
+            Next::Nothing | Next::Closed | Next::Repair => "next-key-frame",
+            Next::Replayed | Next::Again => "replayed",
+            Next::LastResort => "last-resort",
+        }
+    }
 }
 
 /// A file, or the whole run, failed. `given`: samples, bytes of media and milliseconds that were on their way into it;
@@ -136,13 +171,10 @@ pub(super) fn error(
     given: (u64, u64, i64),
     next: Next,
 ) -> Event {
-    let follows = match next {
-        Next::Nothing => Value::Null,
-        Next::Closed => json!("recordChunkClosed"),
-        Next::Repair => json!("recordRecovered"),
-    };
-    let saved = json!({ "frames": given.0, "bytes": given.1, "durationMs": given.2, "follows": follows });
-    let own = json!({ "file": file.display().to_string(), "error": error, "saved": saved });
+    let saved =
+        json!({ "frames": given.0, "bytes": given.1, "durationMs": given.2, "follows": next.follows() });
+    let file = file.display().to_string();
+    let own = json!({ "file": file, "error": error, "saved": saved, "next": next.as_str() });
     event("recordChunkError", recording, own)
 }
 

@@ -14,18 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Align, Config, Parts, RecordError, Recording,
+    failover::{Candidate, Failover},
     handover::Handover,
+    kept::Kept,
     manifest::{self, Manifest, Moment, Tally},
     naming::Names,
-    plan::{GapReason, GapRecord, Note, Now, Plan, Policy, Step},
+    plan::{Begun, GapReason, GapRecord, Note, Now, Plan, Policy, Step},
     recording::Wishes,
     report::{self, Untold},
 };
 use crate::{
-    format::{Begin, End, Failed, FormatError, HEAD_ALIGN, Writer},
+    format::{Begin, End, Failed, FormatError, HEAD_ALIGN, Version, Writer},
     media::{Kind, Sample, Track},
-    output::{PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder},
+    output::{PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder, segment::Point},
     registry::{BatchLimits, Subscription},
+    repair::Repairs,
 };
 
 /// Samples and bytes of one batch.
@@ -37,7 +40,7 @@ const MAX_CLOSING: usize = 4;
 const NOTES_AT_ONCE: u32 = 8;
 /// How often the log says how far a segment is.
 const PROGRESS: Duration = Duration::from_secs(300);
-/// Segments that may fail one after the other before the run is given up.
+/// Segments that may fail one after the other, with the last resort, before the run is given up.
 const MAX_STRIKES: u32 = 3;
 /// A segment that got this far in run time takes the strikes back.
 const GOOD_LENGTH_MS: i64 = 10_000;
@@ -67,8 +70,6 @@ pub(super) enum SegmentError {
     Path(#[from] PathError),
     #[error(transparent)]
     Format(#[from] FormatError),
-    #[error("there is no format `{0}` any more")]
-    Gone(String),
 }
 
 /// What a run works with.
@@ -104,6 +105,17 @@ struct Running {
     untold: Untold,
     carry: Option<(String, Vec<u8>)>,
     strikes: u32,
+    /// Versions that failed, and who writes, or was to write, the segment.
+    failover: Failover,
+    picked: Option<Picked>,
+    /// Name of the last segment that was written as a last resort.
+    last_resort_name: Option<String>,
+    /// What can be given again if the writer fails.
+    kept: Kept<Mark>,
+    /// The next segment goes on for one that failed.
+    over: Option<Over>,
+    /// Segments that failed, whose last samples are to be durable in the next one before they are cut back.
+    voided: Vec<Orphan>,
     /// Of the folder with that id.
     guard: Guard,
     guarded: (u64, u64),
@@ -129,6 +141,51 @@ struct Current {
     away_ms: i64,
     /// When the log last said how far it is.
     said: Instant,
+    /// How it goes on for one that failed, if it does.
+    over: Option<Over>,
+}
+
+/// A version to write with.
+#[derive(Clone, Debug)]
+struct Picked {
+    version: Arc<Version>,
+    who: Who,
+}
+
+/// What a version is to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Active,
+    Fallback,
+    LastResort,
+}
+
+/// A point of a segment at which another could begin.
+#[derive(Clone, Debug, Default)]
+struct Mark {
+    point: Point,
+    /// How long the segment was paused before it.
+    away_ms: i64,
+}
+
+/// What a segment is given again.
+#[derive(Clone, Copy, Debug)]
+struct Over {
+    samples: u64,
+    /// How long the recording was paused among them.
+    away_ms: i64,
+    /// When the segment before failed.
+    since: Instant,
+}
+
+/// A segment that could not be ended.
+struct Unfinished {
+    failed: Failed,
+    /// Before that was tried.
+    point: Point,
+    number: u64,
+    epoch_us: i64,
+    origin_ms: i64,
 }
 
 impl Run {
@@ -196,6 +253,12 @@ impl Run {
             last_name: None,
             carry: None,
             strikes: 0,
+            failover: Failover::default(),
+            picked: None,
+            last_resort_name: None,
+            kept: Kept::new(Mark::default(), 0),
+            over: None,
+            voided: Vec::new(),
             guard,
             guarded,
             halted: false,
@@ -329,10 +392,11 @@ impl Running {
             self.plan.push(item, now());
             self.steps().await?;
         }
-        match self.write().await {
-            Ok(()) => Ok(()),
-            Err(error) => self.failed(error).await,
+        while let Err(error) = self.write().await {
+            self.failed(error, None).await?;
+            self.steps().await?;
         }
+        Ok(())
     }
 
     /// Bytes of all files of the run.
@@ -405,6 +469,7 @@ impl Running {
 
     /// Waits until all segments are complete.
     async fn closed(&mut self) {
+        self.let_go(false);
         all(&mut self.closing).await;
         if let Some(event) = report::gaps_left(&self.run.recording, &mut self.untold) {
             self.run.parts.events.send(event);
@@ -413,12 +478,39 @@ impl Running {
 
     /// Does what the plan says.
     async fn steps(&mut self) -> Result<(), RunError> {
-        while let Some(step) = self.plan.step() {
+        loop {
+            // The step stays until what comes before it is written, or cared for.
+            if self.ends_batch()
+                && let Err(error) = self.write().await
+            {
+                self.failed(error, None).await?;
+                continue;
+            }
+            let Some(step) = self.plan.step() else { return Ok(()) };
+            let again = matches!(step, Step::Open { .. } | Step::Tracks(_)).then(|| step.clone());
             if let Err(error) = self.step(step).await {
-                self.failed(error).await?;
+                self.failed(error, again).await?;
             }
         }
-        Ok(())
+    }
+
+    /// Whether the batch ends before the next step: at all but samples, and where another segment could begin.
+    fn ends_batch(&self) -> bool {
+        match (self.plan.peek(), self.batch.first()) {
+            (_, None) | (None, _) => false,
+            (Some(Step::Sample(next)), Some(first)) => self.may_begin(next) && !self.may_begin(first),
+            _ => true,
+        }
+    }
+
+    /// Whether a segment could begin with a sample of the open one.
+    fn may_begin(&self, sample: &Sample) -> bool {
+        match self.tracks.iter().find(|track| track.kind == Kind::Video) {
+            Some(video) => {
+                sample.track == video.id && (sample.key || !self.run.recording.settings.wait_for_idr)
+            }
+            None => true,
+        }
     }
 
     async fn step(&mut self, step: Step) -> Result<(), SegmentError> {
@@ -428,7 +520,6 @@ impl Running {
             let full = self.batch.len() >= BATCH_SAMPLES || self.batch_bytes >= BATCH_BYTES;
             return if full { self.write().await } else { Ok(()) };
         }
-        self.write().await?;
         match step {
             Step::Sample(_) => {}
             Step::Open { number, epoch_us, origin_ms, tracks } => {
@@ -439,19 +530,21 @@ impl Running {
                     let taken = current.writer.update_tracks(&tracks).await?;
                     if taken {
                         self.tracks = tracks;
+                        // What came before is not of these tracks.
+                        let mark = Mark { point: current.writer.point(), away_ms: current.away_ms };
+                        match mark.point.samples == current.samples {
+                            true => self.kept.mark(current.samples, mark),
+                            false => self.kept.give_up(),
+                        }
                     }
                     self.plan.tracks_taken(taken);
                 }
             }
             Step::Close { reason, ends } => {
                 // A segment that can't be finished does not keep the next from beginning.
-                match self.close(reason, ends).await {
+                match self.close(reason, ends.clone()).await {
                     Ok(()) => self.strikes = 0,
-                    Err(failed) => {
-                        let error = failed.error.into();
-                        self.strikes += u32::from(!self.is_trouble(&error));
-                        self.given_up(&error, failed.orphan);
-                    }
+                    Err(unfinished) => self.unfinished(unfinished, Step::Close { reason, ends }),
                 }
             }
             Step::Note(note) => self.note(note),
@@ -469,8 +562,7 @@ impl Running {
         let recording = self.run.recording.clone();
         let settings = &recording.settings;
         self.run.parts.formats.refresh().await;
-        let version = self.run.parts.formats.get(&settings.format);
-        let version = version.ok_or_else(|| SegmentError::Gone(settings.format.clone()))?;
+        let Picked { version, who } = self.pick(&tracks);
         // Once: what the recording itself wrote in an earlier run is not for overwriting.
         let replaced = &recording.replaced;
         let replace = settings.overwrite && !replaced.load(Ordering::Relaxed);
@@ -483,6 +575,10 @@ impl Running {
             Names::new(&self.target.name, &version.manifest.extension, settings.is_chunked() && !by_file);
         let (disk, folder) = (&self.run.parts.disk, &self.target.folder);
         let segment = match self.last_name.as_ref().filter(|_| !by_file) {
+            _ if who == Who::LastResort => {
+                let names = self.last_resort_names(&version, by_file);
+                Segment::claim(disk, folder, names, false).await?
+            }
             None => Segment::claim(disk, folder, names.first(), replace).await?,
             Some(last) => Segment::claim(disk, folder, names.after(last), false).await?,
         };
@@ -500,9 +596,17 @@ impl Running {
             options: vec![("win-qt-compat".into(), u8::from(settings.win_qt_compat).to_string())],
             carry: carry.map(|(_, carry)| carry).unwrap_or_default(),
         };
-        let writer = Writer::open(version, segment, begin).await?;
+        void_in(&self.voided, &self.target.folder, &name).await;
+        let mut writer = Writer::open(version, segment, begin).await?;
         replaced.store(true, Ordering::Relaxed);
-        self.last_name = Some(name);
+        match who {
+            Who::LastResort => self.tell_of_last_resort(&writer, name),
+            _ => (self.last_name, self.last_resort_name) = (Some(name), None),
+        }
+        let over = self.over.take();
+        let again = over.map_or(0, |over| over.samples);
+        writer.hold(again);
+        self.kept = Kept::new(Mark { point: writer.point(), away_ms: 0 }, again);
         tracing::info!(
             config_id = self.run.recording.config_id,
             stream = settings.local_stream_name,
@@ -516,8 +620,11 @@ impl Running {
             run.writing = true;
             run.segments += 1;
             run.component = writer.version().label();
+            if who == Who::LastResort {
+                run.component += ", the last resort";
+            }
         });
-        let event = report::created(&self.run.recording, &writer.path(), epoch_us, number);
+        let event = report::created(&self.run.recording, &writer.path(), epoch_us, number, over.is_some());
         self.run.parts.events.send(event);
         self.segment = Some(Current {
             writer,
@@ -525,24 +632,119 @@ impl Running {
             samples: 0,
             last_ms: origin_ms,
             tally: Tally::new(&tracks),
-            away_ms: 0,
+            away_ms: over.map_or(0, |over| over.away_ms),
             said: Instant::now(),
+            over,
         });
         self.tracks = tracks;
+        self.taken_over().await
+    }
+
+    /// Who writes the next segment.
+    fn pick(&mut self, tracks: &[Track]) -> Picked {
+        let (formats, format) = (&self.run.parts.formats, &self.run.recording.settings.format);
+        let active = formats.get(format);
+        let sha256 = active.as_ref().map_or("", |version| &*version.sha256);
+        let fallbacks = formats.fallbacks(format, sha256);
+        let active = active.into_iter().map(|version| Picked { version, who: Who::Active });
+        let fallbacks = fallbacks.into_iter().map(|version| Picked { version, who: Who::Fallback });
+        let mut all: Vec<Picked> = active.chain(fallbacks).collect();
+        let holds =
+            |version: &Version| tracks.iter().all(|track| version.manifest.codecs.contains(&track.codec));
+        // If the active one can't hold them that is for it to say.
+        let fits = |picked: &Picked| picked.who == Who::Active || holds(&picked.version);
+        let candidates: Vec<Candidate<'_>> = (all.iter())
+            .map(|picked| Candidate { sha256: &picked.version.sha256, fits: fits(picked) })
+            .collect();
+        let chosen = self.failover.choose(&candidates, self.over.is_none(), Instant::now());
+        let picked = match chosen {
+            Some(i) => all.swap_remove(i),
+            None => Picked { version: formats.last_resort(), who: Who::LastResort },
+        };
+        self.picked.insert(picked).clone()
+    }
+
+    /// What the next segment may be called that is written as a last resort.
+    fn last_resort_names(&self, version: &Version, by_file: bool) -> impl Iterator<Item = String> + use<> {
+        let settings = &self.run.recording.settings;
+        let active = self.run.parts.formats.get(&settings.format);
+        let its = active.map_or(settings.format.clone(), |active| active.manifest.extension.clone());
+        let before = self.last_resort_name.as_deref().filter(|_| !by_file);
+        Names::new(&self.target.name, &its, false).last_resort(&version.manifest.extension, before)
+    }
+
+    /// Says, when it begins, that nobody but the last resort can write.
+    fn tell_of_last_resort(&mut self, writer: &Writer, name: String) {
+        let is_new = self.last_resort_name.replace(name).is_none();
+        if !is_new {
+            return;
+        }
+        let Recording { config_id, settings, .. } = &*self.run.recording;
+        let why = match self.run.parts.formats.get(&settings.format) {
+            Some(_) => format!("all versions of format `{}` failed", settings.format),
+            None => format!("there is no format `{}` any more", settings.format),
+        };
+        let component = writer.version().label();
+        tracing::error!(
+            config_id,
+            stream = settings.local_stream_name,
+            file = %writer.path().display(),
+            component,
+            "{why}; recording goes on with the last resort"
+        );
+        let error = format!("{why}; it is written by {component}");
+        let next = report::Next::LastResort;
+        let event = report::error(&self.run.recording, &writer.path(), &error, (0, 0, 0), next);
+        self.run.parts.events.send(event);
+    }
+
+    /// Has segments that failed cut back when what they lose is durable in the open one.
+    async fn taken_over(&mut self) -> Result<(), SegmentError> {
+        let Some(current) = self.segment.as_mut().filter(|_| !self.voided.is_empty()) else { return Ok(()) };
+        if current.over.is_some_and(|over| current.writer.point().samples < over.samples) {
+            return Ok(());
+        }
+        if current.writer.start().sync_ms > 0 {
+            current.writer.sync().await?;
+        }
+        self.let_go(true);
         Ok(())
+    }
+
+    /// Has segments that failed repaired: cut back, if what they lose is `safe` in another one, else as far as the
+    /// journals say that it is.
+    fn let_go(&mut self, safe: bool) {
+        for orphan in self.voided.drain(..) {
+            let repairs = self.run.parts.repairs.clone();
+            self.closing.spawn(cut_back(repairs, orphan, safe));
+        }
     }
 
     /// Hands the batch to the writer.
     async fn write(&mut self) -> Result<(), SegmentError> {
         self.batch_bytes = 0;
-        let Some(current) = &mut self.segment else {
+        if self.segment.is_none() {
             self.batch.clear();
-            return Ok(());
-        };
-        if self.batch.is_empty() {
-            return Ok(());
         }
+        let may_begin = self.batch.first().is_some_and(|first| self.may_begin(first));
+        let Some(current) = self.segment.as_mut().filter(|_| !self.batch.is_empty()) else { return Ok(()) };
+        // What failed before is not given up for a part of what was to take its place.
+        if self.voided.is_empty() && may_begin {
+            let mark = Mark { point: current.writer.point(), away_ms: current.away_ms };
+            self.kept.mark(mark.point.samples, mark);
+        }
+        let first = current.samples == 0;
         current.writer.write(&self.batch).await?;
+        if let Some(over) = current.over.filter(|_| first) {
+            tracing::info!(
+                config_id = self.run.recording.config_id,
+                stream = self.run.recording.settings.local_stream_name,
+                file = %current.writer.path().display(),
+                samples = over.samples,
+                after_us = over.since.elapsed().as_micros() as u64,
+                "goes on for the segment that failed"
+            );
+        }
         self.plan.has_grown(current.writer.start().segment, current.writer.bytes());
         current.samples += self.batch.len() as u64;
         self.batch.iter().for_each(|sample| current.tally.add(sample));
@@ -562,28 +764,33 @@ impl Running {
                 "recording goes on"
             );
         }
+        self.count(&self.batch, |count, written| *count += written);
+        self.kept.push(self.batch.drain(..));
+        self.taken_over().await
+    }
+
+    /// Changes how much the run says that it has written.
+    fn count(&self, samples: &[Sample], change: impl Fn(&mut u64, u64)) {
         let tracks = &self.tracks;
         let is_video = |s: &Sample| tracks.iter().any(|t| t.id == s.track && t.kind == Kind::Video);
         self.run.recording.update_run(self.run.stream_id, |run| {
-            for sample in &self.batch {
+            for sample in samples {
                 let (samples, bytes) = match is_video(sample) {
                     true => (&mut run.video_samples, &mut run.video_bytes),
                     false => (&mut run.audio_samples, &mut run.audio_bytes),
                 };
-                *samples += 1;
-                *bytes += sample.data.len() as u64;
+                change(samples, 1);
+                change(bytes, sample.data.len() as u64);
             }
         });
-        self.batch.clear();
-        Ok(())
     }
 
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
-    async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Failed> {
+    async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Unfinished> {
         let Some(current) = self.segment.take() else { return Ok(()) };
         // At a cut the next is opened at once.
         self.run.recording.update_run(self.run.stream_id, |run| run.writing = reason == "cut");
-        let Current { writer, origin_ms, samples, tally, away_ms, .. } = current;
+        let Current { writer, origin_ms, samples, tally, away_ms, over, .. } = current;
         let version = writer.version().clone();
         let manifest =
             self.run.recording.settings.manifest.then(|| Manifest::begin(&version, writer.start()));
@@ -592,8 +799,14 @@ impl Running {
         let (epoch_us, index) = (writer.start().epoch_us, writer.start().segment);
         let file = writer.path().display().to_string();
         let media_bytes = tally.bytes();
+        let point = writer.point();
         let closing = writer.finish(End { reason, tracks: ends }).await;
-        let closing = closing.map_err(|failed| failed.with_given(samples))?;
+        let closing = closing.map_err(|failed| {
+            let failed = failed.with_given(samples);
+            Unfinished { failed, point, number: index, epoch_us, origin_ms }
+        })?;
+        // What their writer had not let go of is in this one.
+        let voided = std::mem::take(&mut self.voided);
         self.closed_bytes += closing.bytes();
         self.carry = Some((version.sha256.clone(), closing.carry.clone()));
         let recording = self.run.recording.clone();
@@ -614,6 +827,7 @@ impl Running {
             component: version.label(),
         };
         let manifest = manifest.map(|begun| Manifest {
+            begun_by: if over.is_some() { "failover".into() } else { String::new() },
             reason: reason.into(),
             end: Moment::new(chunk.end_us, end_ms),
             tracks: chunk.tally.tracks().to_vec(),
@@ -650,7 +864,11 @@ impl Running {
                 tracing::error!(file = %file.display(), "its end can't be announced; the next start does it");
                 Ok(None)
             };
-            let finished = match announced.await {
+            let announced = announced.await;
+            for orphan in voided {
+                cut_back(parts.repairs.clone(), orphan, announced.is_ok()).await;
+            }
+            let finished = match announced {
                 Ok(Some(finished)) => finished,
                 Ok(None) => return,
                 Err(Failed { error, orphan }) => {
@@ -686,16 +904,109 @@ impl Running {
         Ok(())
     }
 
-    /// Keeps what a failed segment has and lets the plan begin another, unless too many failed.
-    async fn failed(&mut self, error: SegmentError) -> Result<(), RunError> {
-        let unwritten = std::mem::take(&mut self.batch);
+    /// The writer that failed by its own fault, if that is the error.
+    fn fault(&self, error: &SegmentError) -> Option<Picked> {
+        let SegmentError::Format(error) = error else { return None };
+        let picked = self.picked.clone().filter(|_| error.disk_error().is_none())?;
+        // Who goes on for another has to take what that took.
+        let stands_in = !self.voided.is_empty() || (self.segment.is_none() && picked.who == Who::Fallback);
+        (!error.is_refusal() || stands_in).then_some(picked)
+    }
+
+    /// Counts a failure of a writer.
+    fn strike(&mut self, picked: &Picked, error: &SegmentError) {
+        let Picked { version, who } = picked;
+        match who {
+            Who::LastResort => self.strikes += 1,
+            _ => self.failover.failed(&version.sha256, Instant::now()),
+        }
+        if let SegmentError::Format(error) = error {
+            self.run.parts.formats.failed(version, self.run.recording.config_id, error);
+        }
+    }
+
+    /// Lets another segment begin with what the one that failed, if it was begun, does not have. `false`: that is not
+    /// known any more.
+    async fn fail_over(&mut self, error: &SegmentError, again: Option<Step>) -> bool {
+        let since = Instant::now();
+        if self.segment.is_none() {
+            self.report_failure(error, report::Next::Again);
+            self.over.get_or_insert(Over { samples: 0, away_ms: 0, since });
+            again.into_iter().for_each(|step| self.plan.again(step));
+            return true;
+        }
+        let Some((mark, mut samples)) = self.kept().take() else { return false };
+        self.report_failure(error, report::Next::Replayed);
+        let Some(current) = self.segment.take() else { return false };
+        self.count(&samples, |count, written| *count = count.saturating_sub(written));
+        samples.append(&mut self.batch);
+        again.into_iter().for_each(|step| self.plan.again(step));
+        let Current { writer, origin_ms, away_ms, .. } = current;
+        let failed = Begun {
+            number: writer.start().segment,
+            epoch_us: writer.start().epoch_us.saturating_add(mark.away_ms.saturating_mul(1000)),
+            origin_ms,
+            tracks: &self.tracks,
+        };
+        let over = Over { samples: samples.len() as u64, away_ms: away_ms - mark.away_ms, since };
+        self.plan.fail_over(failed, samples, None);
+        self.over = Some(over);
+        self.voided.push(writer.abandon_at(&mark.point).await);
+        true
+    }
+
+    /// What is kept of the open segment. Nothing is any more.
+    fn kept(&mut self) -> Kept<Mark> {
+        std::mem::replace(&mut self.kept, Kept::new(Mark::default(), 0))
+    }
+
+    /// The segment could not be ended. What it had is repaired, and what its writer had not let go of begins another,
+    /// which is to end in the same way.
+    fn unfinished(&mut self, unfinished: Unfinished, close: Step) {
+        let Unfinished { failed, point, number, epoch_us, origin_ms } = unfinished;
+        let error = failed.error.into();
+        let rest = self.kept().since(point.samples);
+        match self.fault(&error) {
+            Some(picked) => self.strike(&picked, &error),
+            None => self.strikes += u32::from(!self.is_trouble(&error)),
+        }
+        let is_disk = matches!(&error, SegmentError::Format(error) if error.disk_error().is_some());
+        let all_is_there = rest.as_ref().is_some_and(Vec::is_empty) && !is_disk;
+        let may_go_on = !is_disk && self.strikes < MAX_STRIKES;
+        let Some(rest) = rest.filter(|rest| !rest.is_empty() && may_go_on) else {
+            self.let_go(false);
+            let next = if all_is_there { report::Next::Replayed } else { report::Next::Repair };
+            return self.given_up(&error, failed.orphan, next);
+        };
+        self.count(&rest, |count, written| *count = count.saturating_sub(written));
+        let samples = rest.len() as u64;
+        self.plan.fail_over(Begun { number, epoch_us, origin_ms, tracks: &self.tracks }, rest, Some(close));
+        self.over = Some(Over { samples, away_ms: 0, since: Instant::now() });
+        self.tell_given_up(&error, &failed.orphan, report::Next::Replayed);
+        self.voided.push(failed.orphan.with_end(&point));
+    }
+
+    /// Keeps what a failed segment has and lets the plan begin another, unless too many failed. `again`: the step that
+    /// it failed in, if that is to be done all the same.
+    async fn failed(&mut self, error: SegmentError, again: Option<Step>) -> Result<(), RunError> {
         self.batch_bytes = 0;
+        let fault = self.fault(&error);
+        if let Some(picked) = &fault {
+            self.strike(picked, &error);
+            if self.strikes < MAX_STRIKES && self.fail_over(&error, again).await {
+                self.run.recording.update_run(self.run.stream_id, |run| run.writing = false);
+                return Ok(());
+            }
+        }
+        self.over = None;
+        self.let_go(false);
+        let unwritten = std::mem::take(&mut self.batch);
         if matches!(&error, SegmentError::Format(e) if e.is_refusal()) && self.segment.is_some() {
             // The format said no, and can still end what it has.
             self.report_failure(&error, report::Next::Closed);
             let ends = self.plan.ends_now();
-            if let Err(failed) = self.close("error", ends).await {
-                self.given_up(&failed.error.into(), failed.orphan);
+            if let Err(Unfinished { failed, .. }) = self.close("error", ends).await {
+                self.given_up(&failed.error.into(), failed.orphan, report::Next::Repair);
             }
         } else if self.segment.is_some() {
             self.report_failure(&error, report::Next::Repair);
@@ -712,7 +1023,7 @@ impl Running {
             // Nobody is to blame, and it may pass.
             return Box::pin(self.heed_disk()).await;
         }
-        self.strikes += 1;
+        self.strikes += u32::from(fault.is_none());
         if self.strikes < MAX_STRIKES {
             return Ok(());
         }
@@ -726,19 +1037,21 @@ impl Running {
     }
 
     /// A segment could not be ended.
-    fn given_up(&mut self, error: &SegmentError, orphan: Orphan) {
+    fn given_up(&mut self, error: &SegmentError, orphan: Orphan, next: report::Next) {
+        self.tell_given_up(error, &orphan, next);
+        self.repair(orphan);
+    }
+
+    fn tell_given_up(&self, error: &SegmentError, orphan: &Orphan, next: report::Next) {
         let (path, given) = (orphan.path(), (orphan.given().unwrap_or(0), 0, 0));
         self.log_failure(error);
-        let recording = &self.run.recording;
-        let event = report::error(recording, &path, &error.to_string(), given, report::Next::Repair);
+        let event = report::error(&self.run.recording, &path, &error.to_string(), given, next);
         self.run.parts.events.send(event);
-        self.repair(orphan);
     }
 
     /// A segment has lost its writer. What it has is finished beside the next one.
     fn repair(&mut self, orphan: Orphan) {
-        let (repairs, folder) = (self.run.parts.repairs.clone(), self.target.folder.clone());
-        self.closing.spawn(async move { repairs.given_up(folder, orphan).await });
+        self.closing.spawn(cut_back(self.run.parts.repairs.clone(), orphan, false));
     }
 
     /// Tells of the failure of the segment that is open, or could not be opened.
@@ -834,6 +1147,24 @@ impl Running {
             _ => {}
         }
     }
+}
+
+/// Writes down that the last samples of segments that failed are to be in the next one, which is about to be created.
+/// Without that a crash could leave them in both.
+async fn void_in(voided: &[Orphan], folder: &Folder, next: &str) {
+    for orphan in voided.iter().filter(|orphan| orphan.folder().id == folder.id) {
+        if let Err(error) = orphan.void(Some(next)).await {
+            tracing::warn!(file = %orphan.path().display(), %error, "where it goes on is not written down");
+        }
+    }
+}
+
+/// Repairs a segment that has lost its writer; `safe`: what it is to lose is durable in another one.
+async fn cut_back(repairs: Repairs, orphan: Orphan, safe: bool) {
+    if safe && let Err(error) = orphan.void(None).await {
+        tracing::warn!(file = %orphan.path().display(), %error, "where it goes on is not written down");
+    }
+    repairs.given_up(orphan.folder().clone(), orphan).await;
 }
 
 /// When a file that was closed may be announced: after the one before it.

@@ -427,6 +427,77 @@ fn a_segment_that_fails_at_its_end_costs_the_next_nothing() {
     assert_eq!(steps.iter().skip(opened).filter(|s| matches!(s, Step::Sample(_))).count(), 25);
 }
 
+/// Chunks of 2 s with a key frame each second, and sound that comes late, whose writer fails before the step of that
+/// number; `held`: samples that it had held back at a segment's end, and that are given again.
+fn failing(fail_at: usize, held: usize) -> (Vec<Segment>, bool) {
+    let mut run = Run::new(Policy { chunk_ms: Some(2000), ..policy() }, false);
+    let mut failed = false;
+    let mut fail = |plan: &mut Plan, steps: &mut Vec<Step>| {
+        let Some(begun) = steps.iter().rposition(|s| matches!(s, Step::Open { .. } | Step::Close { .. }))
+        else {
+            return;
+        };
+        let Step::Open { number, epoch_us, origin_ms, tracks } = steps[begun].clone() else { return };
+        let is_key = |s: &Step| matches!(s, Step::Sample(s) if s.track == VIDEO && s.key);
+        let key = steps.iter().rposition(is_key).unwrap_or(begun).max(begun + 1).min(steps.len());
+        let close = plan.step_if(|step| held > 0 && matches!(step, Step::Close { .. }));
+        let rest = if close.is_some() { steps.len().saturating_sub(held).max(begun + 1) } else { key };
+        let of_samples = |s| if let Step::Sample(s) = s { Some(s) } else { None };
+        let samples: Vec<_> = steps.split_off(rest).into_iter().filter_map(of_samples).collect();
+        plan.fail_over(Begun { number, epoch_us, origin_ms, tracks: &tracks }, samples, close);
+        steps.push(Step::Close { reason: "error", ends: vec![] });
+        failed = true;
+    };
+    let mut count = 0;
+    let mut drain = |plan: &mut Plan, steps: &mut Vec<Step>| {
+        while plan.peek().is_some() {
+            if count == fail_at {
+                fail(plan, steps);
+            }
+            count += 1;
+            steps.extend(plan.step());
+        }
+    };
+    run.plan.push(both(), run.now(0));
+    for s in av(6000, 1000, 30) {
+        let now = run.now(s.dts_ms);
+        run.plan.push(Item::Sample(s), now);
+        drain(&mut run.plan, &mut run.steps);
+    }
+    run.plan.end("stream-ended", run.now(6000));
+    drain(&mut run.plan, &mut run.steps);
+    (segments(&run.steps), failed)
+}
+
+#[test]
+fn what_a_failed_segment_is_not_to_have_begins_the_next_and_the_cuts_stay() {
+    let (whole, _) = failing(usize::MAX, 0);
+    assert_eq!(whole.len(), 3);
+    let cuts = |segments: &[Segment]| -> Vec<i64> {
+        segments.iter().filter_map(|s| of_segment(s, VIDEO).first().copied()).collect()
+    };
+    let mut fails = 0;
+    for (fail_at, held) in (0..420).flat_map(|fail_at| [(fail_at, 0), (fail_at, 3)]) {
+        let (segments, failed) = failing(fail_at, held);
+        fails += usize::from(failed);
+        assert_eq!(segments.len(), whole.len() + usize::from(failed));
+        for track in [VIDEO, AUDIO] {
+            assert_eq!(all(&segments, track), all(&whole, track), "before step {fail_at}");
+        }
+        assert!(cuts(&whole).iter().all(|cut| cuts(&segments).contains(cut)), "before step {fail_at}");
+        let mut ends = Vec::new();
+        for segment in &segments {
+            assert_eq!(segment.epoch_us - segment.origin_ms * 1000, whole[0].epoch_us);
+            for &(track, end) in &segment.ends {
+                assert!(of_segment(segment, track).last().is_some_and(|&last| last < end));
+            }
+            ends.extend(segment.ends.iter().copied());
+        }
+        assert!(whole.iter().flat_map(|s| &s.ends).all(|end| held > 0 || ends.contains(end)));
+    }
+    assert!(fails > 800, "{fails}");
+}
+
 /// 4 s with a key frame each second; from `at_ms` on, the wire's times are moved by `by_ms`, and the wall clock is by
 /// `passes_ms`.
 fn leap(policy: Policy, at_ms: i64, by_ms: i64, passes_ms: i64) -> (Vec<Segment>, Vec<Note>, Vec<Sample>) {

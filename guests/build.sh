@@ -107,27 +107,27 @@ flags+=(
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf '%s' "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 
-args+=(--target-dir "$target_dir")
+formats=() components=
 for name in "${names[@]}"; do
-    case $name in
-        components) args+=(-p reelwright-test-components --examples) ;;
-        *) args+=(-p "reelwright-$name") ;;
-    esac
+    if [[ $name == components ]]; then components=1; else formats+=("$name"); fi
 done
-"$cargo" "${args[@]}" --lib
+built=wasm32-wasip2/guest
 
 # Only what is new, so that what was built from the old files stays fresh.
 put() {
     cmp -s "$1" "$2" || { mkdir -p "$(dirname "$2")" && cp "$1" "$2.new" && mv "$2.new" "$2"; }
 }
-built=$target_dir/wasm32-wasip2/guest
-for name in "${names[@]}"; do
-    if [[ $name != components ]]; then
-        put "$built/reelwright_$name.wasm" "$out/$name.wasm"
-        continue
-    fi
+if ((${#formats[@]})); then
+    "$cargo" "${args[@]}" --target-dir "$target_dir" "${formats[@]/#/-preelwright-}" --lib
+    for name in "${formats[@]}"; do
+        put "$target_dir/$built/reelwright_$name.wasm" "$out/$name.wasm"
+    done
+fi
+# They have the formats in them, with other features and under the same names.
+if [[ $components ]]; then
+    "$cargo" "${args[@]}" --target-dir "$target_dir/components" -p reelwright-test-components --lib --examples
     for source in "$root"/tests/components/examples/*.rs; do
         name=$(basename "$source" .rs)
-        put "$built/examples/$name.wasm" "$out/components/$name.wasm"
+        put "$target_dir/components/$built/examples/$name.wasm" "$out/components/$name.wasm"
     done
-done
+fi

@@ -5,6 +5,7 @@
 
 mod built_in;
 mod checks;
+mod failover;
 mod hostile;
 mod loading;
 mod probe;

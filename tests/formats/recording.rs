@@ -123,12 +123,8 @@ async fn a_format_that_says_no_ends_its_file_and_the_next_begins() {
     }
 }
 
-#[tokio::test]
-async fn a_component_that_always_traps_fails_its_recording_and_no_other() {
-    let recorder = Recorder::new(&["trap_in_write"]).await;
-    let bad = recorder.recordings.add(settings("trap-in-write")).await.unwrap();
-    let good = recorder.recordings.add(settings("flv")).await.unwrap();
-    let mut events = recorder.events.subscribe();
+/// The bundled clip, four times.
+fn long_clip() -> Clip {
     let mut clip = clip();
     let again = |n: i64| {
         let shift = move |s: &Sample| Sample {
@@ -139,11 +135,18 @@ async fn a_component_that_always_traps_fails_its_recording_and_no_other() {
         clip.samples.iter().map(shift).collect::<Vec<_>>()
     };
     clip.samples = (0..4).flat_map(again).collect();
+    clip
+}
+
+#[tokio::test]
+async fn a_component_that_always_traps_is_replaced_and_no_other_recording_notices() {
+    let recorder = Recorder::new(&["trap_in_write"]).await;
+    let bad = recorder.recordings.add(settings("trap-in-write")).await.unwrap();
+    let good = recorder.recordings.add(settings("flv")).await.unwrap();
+    let mut events = recorder.events.subscribe();
+    let clip = long_clip();
     recorder.send(&clip, &clip.samples).await;
-    assert_eq!((phase(&bad), phase(&good)), (Phase::Failed, Phase::WaitingForStream));
-    let reason = bad.status().0.reason.unwrap();
-    assert!(reason.contains("3 segments in a row failed") && reason.contains("it trapped"), "{reason}");
-    // Each of its files failed by an event, and another follows that says what was saved.
+    assert_eq!((phase(&bad), phase(&good)), (Phase::WaitingForStream, Phase::WaitingForStream));
     let mut told = Vec::new();
     while let Ok(event) = events.try_recv() {
         let mut event: serde_json::Value = serde_json::from_str(&event.json).unwrap();
@@ -153,25 +156,40 @@ async fn a_component_that_always_traps_fails_its_recording_and_no_other() {
     }
     let its =
         |kind: &str| told.iter().filter(|event| event.0 == kind).map(|event| &event.1).collect::<Vec<_>>();
+    // Each of its files failed by an event, and another follows that says what was saved.
     let errors = its("recordChunkError");
-    assert_eq!(
-        (errors.len(), its("recordChunkCreated").len(), its("recordRecovered").len()),
-        (3, 3, 3),
-        "{told:?}"
-    );
-    for (error, created) in errors.iter().zip(its("recordChunkCreated")) {
+    let next: Vec<_> = errors.iter().map(|event| event["next"].as_str().unwrap()).collect();
+    assert_eq!(next, ["replayed", "replayed", "last-resort"], "{told:?}");
+    for (error, created) in errors.iter().zip(its("recordChunkCreated")).take(2) {
         assert_eq!(
             (&error["file"], &error["saved"]["follows"]),
             (&created["file"], &"recordRecovered".into())
         );
         assert!(error["error"].as_str().unwrap().contains("trapped"), "{error}");
     }
-    assert!(its("recordGap").iter().any(|gap| gap["reason"] == "failed-segment"), "{told:?}");
+    assert_eq!((its("recordChunkCreated").len(), its("recordRecovered").len()), (3, 2), "{told:?}");
+    assert!(its("recordGap").is_empty(), "{told:?}");
+    let frames: u64 =
+        its("recordChunkClosed").iter().map(|closed| closed["frameCount"].as_u64().unwrap()).sum();
+    let saved: u64 = its("recordRecovered").iter().map(|event| event["samples"].as_u64().unwrap()).sum();
+    assert_eq!(frames + saved, clip.samples.len() as u64);
     assert_eq!((its("outStreamCreated").len(), its("outStreamClosed").len()), (1, 1));
     let version = recorder.host.formats.get("flv").unwrap();
     let flv = fs::read(recorder.media("x.flv")).unwrap();
     let payload = clip.samples.iter().map(|s| s.data.len()).sum::<usize>();
     assert!(flv.len() > payload, "{}: {} bytes of {payload}", version.label(), flv.len());
+}
+
+#[tokio::test]
+async fn a_component_that_always_says_no_fails_its_recording() {
+    let recorder = Recorder::new(&["uses_fs"]).await;
+    let bad = recorder.recordings.add(settings("uses-fs")).await.unwrap();
+    let clip = long_clip();
+    recorder.send(&clip, &clip.samples).await;
+    let (status, _) = bad.status();
+    let reason = status.reason.unwrap();
+    assert_eq!(status.phase, Phase::Failed);
+    assert!(reason.contains("3 segments in a row") && reason.contains("unsupported"), "{reason}");
 }
 
 #[tokio::test]

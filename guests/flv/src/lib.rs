@@ -51,6 +51,7 @@ struct Layout {
     tally: Tally,
 }
 
+#[cfg(not(feature = "library"))]
 reelwright_sdk::export!(Flv, recovery);
 
 impl Writer for Flv {

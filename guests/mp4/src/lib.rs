@@ -198,6 +198,7 @@ fn spool_name(position: usize) -> String {
     format!("track{position}")
 }
 
+#[cfg(not(feature = "library"))]
 reelwright_sdk::export!(Mp4, recovery);
 
 #[cfg(test)]

@@ -79,4 +79,5 @@ impl Recover for Ts {
     }
 }
 
+#[cfg(not(feature = "library"))]
 reelwright_sdk::export!(Ts, recovery);

@@ -3,7 +3,9 @@
 //! The name of an example is the name of its format, with `-` for `_`. What is well-behaved in them is
 //! here: a file of payloads, one after the other.
 
-use reelwright_sdk::{Error, Gather, Manifest, Output, Sample, host};
+use reelwright_sdk::{
+    End, Error, Gather, Manifest, Output, Recover, Sample, Start, Summary, Track, Writer, host,
+};
 
 /// A manifest for H.264 and AAC that needs nothing.
 pub fn manifest(format: &str, version: &str) -> Manifest {
@@ -36,5 +38,89 @@ impl Raw {
         }
         self.gather.append_to(&self.out)?;
         Ok(samples.last().map_or(0, |sample| sample.seq + 1))
+    }
+}
+
+/// Where a component is to panic: `write 0 37`, by the call, the segment's number (or `*`), and for `write` and
+/// `written` the number of a sample.
+///
+/// `opened`, `written` and `finished` are at the end of their calls, when everything was appended.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    call: String,
+    sample: u64,
+}
+
+impl Order {
+    /// What the tracks say, if it is for this segment.
+    pub fn new(tracks: &[Track], segment: u64) -> Self {
+        let property = tracks.iter().flat_map(|t| &t.properties).find(|p| p.key == "trap");
+        let mut words = property.map_or("", |p| &*p.value).split(' ');
+        let call = words.next().unwrap_or_default().to_owned();
+        let number = |word: Option<&str>| word.and_then(|word| word.parse::<u64>().ok());
+        let segments = words.next();
+        let sample = number(words.next()).unwrap_or(0);
+        match segments == Some("*") || number(segments) == Some(segment) {
+            true => Self { call, sample },
+            false => Self::default(),
+        }
+    }
+
+    /// Panics, if this is the call.
+    fn obey(&self, call: &str) {
+        assert!(self.call != call, "it was told to panic in {call}");
+    }
+
+    fn obey_with(&self, call: &str, samples: &[Sample]) {
+        if samples.iter().any(|sample| sample.seq == self.sample) {
+            self.obey(call);
+        }
+    }
+}
+
+/// A format that panics as it is told. Its name is that of the format behind `trap-`.
+#[derive(Debug)]
+pub struct Trapping<W> {
+    writer: W,
+    order: Order,
+}
+
+impl<W: Writer> Writer for Trapping<W> {
+    fn describe() -> Manifest {
+        let manifest = W::describe();
+        Manifest { format: format!("trap-{}", manifest.format), ..manifest }
+    }
+
+    fn open(start: Start) -> Result<Self, Error> {
+        let order = Order::new(&start.tracks, start.segment);
+        order.obey("open");
+        let writer = W::open(start)?;
+        order.obey("opened");
+        Ok(Self { writer, order })
+    }
+
+    fn update_tracks(&mut self, tracks: Vec<Track>) -> Result<bool, Error> {
+        self.order.obey("update-tracks");
+        self.writer.update_tracks(tracks)
+    }
+
+    fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
+        self.order.obey_with("write", samples);
+        let needed = self.writer.write(samples, payloads)?;
+        self.order.obey_with("written", samples);
+        Ok(needed)
+    }
+
+    fn finish(self, end: End) -> Result<Summary, Error> {
+        self.order.obey("finish");
+        let summary = self.writer.finish(end)?;
+        self.order.obey("finished");
+        Ok(summary)
+    }
+}
+
+impl<W: Recover> Recover for Trapping<W> {
+    fn recover(start: Start, outputs: Vec<String>) -> Result<Summary, Error> {
+        W::recover(start, outputs)
     }
 }

@@ -1,0 +1,7 @@
+//! The built-in format `mp4`, which panics where a track's property `trap` says (see [`Order`]).
+//!
+//! The host must lose no sample, wherever that is: those that the file does not keep are in the next one.
+//!
+//! [`Order`]: reelwright_test_components::Order
+
+reelwright_sdk::export!(reelwright_test_components::Trapping<reelwright_mp4::Mp4>, recovery);

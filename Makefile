@@ -47,8 +47,9 @@ kill-test: setup ## Kill the server KILLS times (1000), with seed SEED (any): no
 	REELWRIGHT_KILLS=$(KILLS) REELWRIGHT_SEED=$(SEED) \
 		$(CARGO) test --release -p reelwright --test disks --test e2e -- --ignored --nocapture as_often_as
 
-soak: setup ## 100 streams of 2.5 Mb/s at once, for 20 s; a disk frozen for 30 s
-	$(CARGO) test --release -p reelwright --test e2e --test disks -- --ignored --nocapture soak
+soak: setup ## 100 streams at once; a disk frozen for 30 s; hostile components; SWAPS swaps (1000) in each mode
+	REELWRIGHT_SWAPS=$(SWAPS) \
+		$(CARGO) test --release -p reelwright --test e2e --test disks --test formats -- --ignored --nocapture soak
 
 fuzz: setup ## Fuzz what comes from outside for FUZZ_SECONDS (3600)
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),3600) tests/fuzz/run.sh

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     events::{self, Backoff, HttpSink},
-    format::{Key, Needs, Policy},
+    format::{Key, Needs, Policy, limits::Limits},
     ingest::{self, PublishAuth},
     recorder::{self, timeline::Timestamps},
 };
@@ -121,6 +121,12 @@ pub struct Config {
     #[arg(skip)]
     #[serde(skip)]
     pub compiler: Option<PathBuf>,
+    /// `[limits]`: what components may use, in `[limits.NAME]` those of a format.
+    #[arg(skip)]
+    pub limits: Limits,
+    /// Crash bundles that are kept in the data folder; 0: none are written [default: 32]
+    #[arg(long, value_name = "N")]
+    pub crash_bundles: Option<usize>,
 
     /// What becomes of leaps of a publisher's clock [default: repair]
     #[arg(long, value_enum)]
@@ -224,6 +230,8 @@ impl Config {
             format_grant: self.format_grant.or(other.format_grant),
             format_key: self.format_key.or(other.format_key),
             compiler: self.compiler.or(other.compiler),
+            limits: if self.limits == Limits::default() { other.limits } else { self.limits },
+            crash_bundles: self.crash_bundles.or(other.crash_bundles),
             timestamps: self.timestamps.or(other.timestamps),
             reconnect_window: self.reconnect_window.or(other.reconnect_window),
             min_segment: self.min_segment.or(other.min_segment),
@@ -292,9 +300,11 @@ mod tests {
     fn flags_win_over_the_file() {
         let file =
             Config::parse("rtmp = \"127.0.0.1:1\"\nmedia-root = \"/m\"\nallow-path = [\"/a\"]").unwrap();
+        let file = Config { limits: Limits { outputs: 3, ..Limits::default() }, ..file };
         let flags = Config { rtmp: Some(([127, 0, 0, 1], 2).into()), ..Config::default() };
         let config = flags.or(file);
         assert_eq!(config.rtmp.unwrap().port(), 2);
+        assert_eq!(config.limits.outputs, 3);
         assert_eq!(config.media_root.unwrap(), PathBuf::from("/m"));
         assert_eq!(config.allow_path, [PathBuf::from("/a")]);
     }
@@ -337,6 +347,8 @@ mod tests {
     fn a_wrong_key_is_named_with_its_line() {
         let error = Config::parse("rtmp = \"127.0.0.1:1\"\nrtpm = 1").unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("rtpm"), "{error}");
+        let error = Config::parse("rtmp = \"127.0.0.1:1\"\n[limits]\nmemroy = 1").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("did you mean `memory`?"), "{error}");
         let error = Config::parse("rtmp = \"nowhere\"").unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("address"), "{error}");
     }

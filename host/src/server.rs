@@ -19,7 +19,10 @@ use crate::{
     config::Config,
     control::{self, auth::Access, process::LogLevel, server},
     events::{Event, Events},
-    format::{Engine, Formats, limits::Limits},
+    format::{
+        self, Engine, Formats,
+        bundle::{self, Bundles},
+    },
     ingest::Ingest,
     output::{
         Disk, Roots,
@@ -65,9 +68,14 @@ pub async fn serve(
     let roots = Roots::open(&media, &config.allow_path).context("the media folders")?;
     tracing::info!(media = %roots.media().display(), data = %data.display(), "folders");
     let engine = Engine::new().map_err(|e| anyhow::anyhow!("wasmtime: {e:#}"))?.under(policy);
-    let formats = Formats::open(engine, Some(&data), config.formats, Limits::default())
-        .await
-        .context("loading the embedded formats")?;
+    let settings = format::Settings {
+        cache: Some(data.join("components")),
+        store: Some(data.join("formats")),
+        folder: config.formats,
+        limits: config.limits,
+    };
+    let formats =
+        Formats::open_with(engine.clone(), settings).await.context("loading the embedded formats")?;
 
     let store = state::open(&data).await?;
 
@@ -75,6 +83,10 @@ pub async fn serve(
     let registry = Registry::new(recorder.reconnect_window).keeping(pre_roll);
     let events = Events::open(event_settings, store.clone()).await?;
     formats.tell(events.clone());
+    let kept = config.crash_bundles.unwrap_or(bundle::KEPT);
+    if kept > 0 {
+        engine.keep_bundles(Bundles::new(data.join("crashes"), kept, events.clone()));
+    }
     let config_ids = ConfigIds::open(&store)?;
     let ingest = Ingest::open(ingest_settings, events.clone(), store.clone(), config_ids.clone())?;
     let stop_timeout = config.stop_timeout.map_or(STOP_TIMEOUT, |span| span.0);

@@ -188,7 +188,7 @@ impl Callee {
             appended: 0,
         };
         let mut store = Store::new(engine, state);
-        store.set_hostcall_fuel(Limits::default().hostcall_bytes);
+        store.set_hostcall_fuel(Limits::default().hostcall_bytes as usize);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
             Ok(if fiber { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })

@@ -4,6 +4,7 @@
 //! - [`muxers`]: each format as a component beside the same code compiled natively
 //! - [`closing`]: a 4 GB and a 50 GB MP4, beside FFmpeg
 //! - [`loading`]: compiling, loading, opening, memory
+//! - [`swapping`]: pauses of recordings at swaps, what a canary costs
 //!
 //! `--quick` runs everything once with next to no work; the figures mean nothing then. `cargo test` does that too,
 //! so that the benchmark keeps working.
@@ -15,6 +16,7 @@ mod loading;
 mod muxers;
 mod native;
 mod stream;
+mod swapping;
 mod timing;
 
 use std::fs;
@@ -54,7 +56,8 @@ fn main() -> anyhow::Result<()> {
     boundary::run(&runtime, &engine, effort).map_err(from_wasmtime)?;
     muxers::run(&runtime, &formats, effort)?;
     closing::run(&runtime, &formats, effort)?;
-    loading::run(&runtime, &engine, &memory, effort)
+    loading::run(&runtime, &engine, &memory, effort)?;
+    swapping::run(&engine, effort)
 }
 
 /// What the arguments ask for. `cargo bench` gives `--bench`; without it this is a test named `bench`, which a

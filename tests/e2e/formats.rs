@@ -159,30 +159,45 @@ fn a_bad_file_does_not_push_out_the_good_one_that_it_replaces() {
     told(&server, &["\"formatSwapped\"", "\"format\":\"raw\"", "\"to\":null"]);
 }
 
-/// A component's fault costs its own recording, and the log says what it was; the one beside it is whole.
-/// All faults that there are: `tests/formats`.
+/// The hostile component, told to misbehave behind the 200th sample of a file, as a format of that name.
+fn told_to(what: &str, name: &str) -> Vec<u8> {
+    let mut wasm = component("components/hostile.wasm");
+    let title = b"hostile order: ";
+    let at = wasm.windows(title.len()).position(|bytes| bytes == title).unwrap() + title.len();
+    let order = format!("{:64}", format!("late {what} {name}"));
+    wasm[at..at + order.len()].copy_from_slice(order.as_bytes());
+    wasm
+}
+
+/// A component that passes its probe and misbehaves later costs the recordings beside it nothing, and the log says what it
+/// did. All that there are: `tests/formats`.
 #[test]
-fn components_that_misbehave_harm_only_their_own_recording() {
+fn components_that_misbehave_harm_no_recording_beside_them() {
     let faults = [
-        ("trap-in-write", "this component panics in its third write"),
-        ("spin-in-write", "limit `write-time`"),
-        ("hoard-memory", "limit `memory`"),
-        ("exits", "exit(0)"),
+        ("trap", "this component was told to"),
+        ("write-loop", "limit `write-time`"),
+        ("memory", "limit `memory`"),
+        ("exit", "exit(0)"),
     ];
+    let name = |what: &str| format!("bad-{what}");
     let server = Server::start_with(|dir| {
-        for (format, _) in faults {
-            let file = format!("{}.wasm", format.replace('-', "_"));
-            fs::write(dir.join("formats").join(&file), component(&format!("components/{file}"))).unwrap();
+        for (what, _) in faults {
+            fs::write(dir.join(format!("formats/{what}.wasm")), told_to(what, &name(what))).unwrap();
         }
+        // This one misbehaves at once, so it never gets that far.
+        fs::write(dir.join("formats/trap_in_write.wasm"), component("components/trap_in_write.wasm"))
+            .unwrap();
         Vec::new()
     });
+    server.logged(&["ERROR", "trap_in_write.wasm", "probe", "this component panics in its third write"]);
+    assert!(!server.cli("record localStreamName=cam pathToFile=x type=trap-in-write").success);
     let good = FORMATS.map(|format| server.record("cam", "cam", format, ""));
-    let bad = faults.map(|(format, _)| server.record("cam", format, format, ""));
+    let bad = faults.map(|(what, _)| server.record("cam", what, &name(what), ""));
     Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
     server.finish("cam", &good);
     server.finish("cam", &bad);
-    for (format, words) in faults {
-        server.logged(&["ERROR", &format!("{format} 1.0.0"), words]);
+    for (what, words) in faults {
+        server.logged(&["ERROR", &format!("{} 1.0.0", name(what)), words]);
     }
     for format in FORMATS {
         readers::assert_recorded(&media::clip(), &server.media(&format!("cam.{format}")));

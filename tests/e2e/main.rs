@@ -35,4 +35,5 @@ mod recordings;
 mod repair;
 mod rest;
 mod state;
+mod swap;
 mod time;

@@ -1,13 +1,7 @@
 //! Writers that fail at any call of a recording: the recording goes on, and its files have every sample once.
 //!
-//! Each sample has its name in its payload. What is in a file is found by a reader of its format: the tables of an
-//! MP4, the tags of an FLV, the packets of an MPEG-TS.
-
 use std::{
-    collections::BTreeMap,
     fs,
-    net::SocketAddr,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,14 +9,16 @@ use std::{
 use bytes::Bytes;
 use reelwright::{
     events::Events,
-    media::Sample,
     recorder::{Config, Parts, Phase, Recordings, Settings},
-    registry::{Declared, Registry, Source},
+    registry::{Declared, Registry},
     repair::Repairs,
     store::{ConfigIds, Store},
 };
 
-use crate::support::{Clip, Host, clip, component};
+use crate::{
+    named::{Stream, samples_of, source},
+    support::{Clip, Host, component},
+};
 
 /// Length of what is recorded, and of a chunk, in seconds.
 const SECONDS: i64 = 10;
@@ -34,77 +30,9 @@ const AT_ONCE: usize = 16;
 
 /// 10 s with a key frame each second.
 fn stream() -> Clip {
-    let mut samples = Vec::new();
-    let mut add = |track: u32, number: i64, dts_ms: i64, key: bool| {
-        let name = format!("<{track}-{number:06}>");
-        let data = match track {
-            1 => {
-                let nal = [&[if key { 0x65 } else { 0x41 }], name.as_bytes()].concat();
-                [&u32::try_from(nal.len()).unwrap().to_be_bytes()[..], &nal].concat()
-            }
-            _ => name.into_bytes(),
-        };
-        samples.push(Sample { track, dts_ms, pts_ms: dts_ms, key, discontinuity: false, data: data.into() });
-    };
-    for picture in 0..SECONDS * 25 {
-        add(1, picture, picture * 40, picture % 25 == 0);
-        // Some of the sound comes behind a picture that is later.
-        add(2, 2 * picture, picture * 40 - 5, true);
-        add(2, 2 * picture + 1, picture * 40 + 15, true);
-    }
-    samples.iter_mut().for_each(|s| (s.dts_ms, s.pts_ms) = (s.dts_ms + 5, s.pts_ms + 5));
-    Clip { tracks: clip().tracks, samples }
-}
-
-/// Names in order of appearance.
-fn names(bytes: &[u8]) -> Vec<(u32, u32)> {
-    let name = |at: usize| {
-        let text = std::str::from_utf8(bytes.get(at..at + 10)?).ok()?;
-        let (track, number) = text.strip_prefix('<')?.strip_suffix('>')?.split_once('-')?;
-        Some((track.parse().ok()?, number.parse().ok()?))
-    };
-    (0..bytes.len()).filter(|&at| bytes[at] == b'<').filter_map(name).collect()
-}
-
-/// The samples of a file, by their names.
-fn samples_of(path: &Path) -> Vec<(u32, u32)> {
-    let bytes = fs::read(path).unwrap();
-    match path.extension().unwrap().to_str().unwrap() {
-        "flv" => {
-            let (mut at, mut found) = (13, Vec::new());
-            while at < bytes.len() {
-                let size = u32::from_be_bytes([0, bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
-                let end = at + 11 + size;
-                assert_eq!(bytes[end..end + 4], (11 + size as u32).to_be_bytes(), "{}", path.display());
-                found.extend(names(&bytes[at + 11..end]));
-                at = end + 4;
-            }
-            found
-        }
-        "mp4" => {
-            let mp4 = re_mp4::Mp4::read_bytes(&bytes).unwrap();
-            let tracks = mp4.tracks().values();
-            let samples = tracks.flat_map(|track| &track.samples);
-            let found: Vec<_> = samples.map(|sample| names(&bytes[sample.byte_range()])).collect();
-            assert!(found.iter().all(|names| names.len() == 1), "{}", path.display());
-            let found = found.concat();
-            assert_eq!(found.len(), names(&bytes).len(), "{}: media without an index", path.display());
-            found
-        }
-        "ts" => {
-            let mut pids: BTreeMap<u16, Vec<u8>> = BTreeMap::new();
-            for packet in bytes.chunks(188) {
-                assert_eq!((packet.len(), packet[0]), (188, 0x47), "{}", path.display());
-                let adapted = if packet[3] & 0x20 != 0 { 1 + usize::from(packet[4]) } else { 0 };
-                if packet[3] & 0x10 != 0 {
-                    let pid = u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
-                    pids.entry(pid).or_default().extend(&packet[4 + adapted..]);
-                }
-            }
-            pids.values().flat_map(|bytes| names(bytes)).collect()
-        }
-        _ => names(&bytes),
-    }
+    let mut stream = Stream::new();
+    let samples = (0..SECONDS).flat_map(|_| stream.second()).flatten().map(|(_, sample)| sample).collect();
+    Clip { tracks: stream.tracks(), samples }
 }
 
 /// The samples of a file, and its name.
@@ -152,17 +80,7 @@ impl Recorder {
             ..Settings::default()
         };
         let recording = self.recordings.add(settings).await.unwrap();
-        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-        let source = Source {
-            app: "live".into(),
-            tc_url: String::new(),
-            page_url: String::new(),
-            swf_url: String::new(),
-            user_agent: String::new(),
-            near: addr,
-            far: addr,
-        };
-        let mut publisher = self.registry.publish(&name, source).unwrap();
+        let mut publisher = self.registry.publish(&name, source()).unwrap();
         publisher.declare(Declared { video: true, audio: true });
         for track in &self.stream.tracks {
             let mut track = track.clone();

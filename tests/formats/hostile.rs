@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use reelwright::format::limits::Limits;
+use reelwright::format::limits::{Limit, Limits};
 
 use crate::support::{Host, begin, clip};
 
@@ -14,6 +14,13 @@ async fn error_of(name: &str, options: &[(&str, &str)]) -> String {
 fn says(error: &str, parts: &[&str]) {
     for part in parts {
         assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+/// Removes what a writer that was given up left.
+fn clear(host: &Host) {
+    for name in host.files() {
+        std::fs::remove_file(host.dir.path().join("media").join(name)).unwrap();
     }
 }
 
@@ -55,6 +62,74 @@ async fn held_samples_have_a_limit() {
     let host = Host::with(Limits { held: 100 << 10, ..Limits::default() }).await;
     let (error, _) = host.fail("hold_samples", &[]).await;
     says(&error.to_string(), &["write", "limit `held`"]);
+}
+
+#[tokio::test]
+async fn held_samples_have_a_limit_in_time() {
+    let limits = Limits { held_time: Duration::from_secs(1), ..Limits::default() };
+    let (error, _) = Host::with(limits).await.fail("hold_samples", &[]).await;
+    says(&error.to_string(), &["write", "it exceeded the limit `held-time` of 1s of media"]);
+}
+
+/// By what the component does, and the limit's name.
+#[tokio::test]
+async fn each_limit_has_a_name_and_is_counted() {
+    let host =
+        Host::with(Limits { hostcall_bytes: 4 << 20, inline_bytes: 1 << 20, ..Limits::default() }).await;
+    let version = host.load("over_limits").await;
+    let clip = clip();
+    for (what, limit, words) in [
+        ("recurse", "stack", "write: it exceeded the limit `stack` of 512 KiB"),
+        ("carry", "hostcall-bytes", "write: it exceeded the limit `hostcall-bytes` of 4 MiB"),
+        ("answer", "hostcall-bytes", "write: it exceeded the limit `hostcall-bytes` of 4 MiB"),
+        ("inline", "inline-bytes", "limit: limit `inline-bytes` of 1 MiB"),
+        ("pieces", "pieces", "limit: limit `pieces` of 65536 pieces"),
+        ("outputs", "outputs", "limit: limit `outputs` of 8 outputs"),
+        ("head", "head", "limit: limit `head` of 1 GiB"),
+        ("trickle", "output-total", "limit: limit `output-total` of 64 MiB beyond 4 times the payload"),
+    ] {
+        let before = version.meters.snapshot().limits[limit];
+        let mut writer = host.open(&version, begin(&clip, &[("what", what)])).await.unwrap();
+        // More than one call may append.
+        let error = loop {
+            if let Err(error) = writer.write(&clip.samples[..10]).await {
+                break error;
+            }
+        };
+        drop(writer.abandon().await);
+        clear(&host);
+        says(&error.to_string(), &["over-limits 1.0.0", words]);
+        assert_eq!(version.meters.snapshot().limits[limit], before + 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_limit_to_raise_is_the_one_that_is_named() {
+    let host = Host::with(Limits { output_total: 64 << 10, output_rate: 2, ..Limits::default() }).await;
+    let version = host.load("over_limits").await;
+    let mut clip = clip();
+    // So much that the payload allows more than the base does.
+    clip.samples.iter_mut().for_each(|s| s.data = vec![0; 64 << 10].into());
+    let mut writer = host.open(&version, begin(&clip, &[("what", "trickle")])).await.unwrap();
+    let error = writer.write(&clip.samples[..10]).await.unwrap_err().to_string();
+    says(&error, &["limit `output-rate` of 2 times the payload"]);
+    drop(writer.abandon().await);
+}
+
+/// Limits of a format hold for it, and for no other.
+#[tokio::test]
+async fn a_format_may_have_limits_of_its_own() {
+    let mut limits = Limits::default();
+    limits.overrides.insert("hoard-memory".into(), vec![(Limit::Memory, 16 << 20)]);
+    let host = Host::with(limits).await;
+    says(&host.fail("hoard_memory", &[]).await.0.to_string(), &["limit `memory` of 16 MiB"]);
+    clear(&host);
+    let version = host.load("over_limits").await;
+    let clip = clip();
+    let mut writer = host.open(&version, begin(&clip, &[("what", "memory")])).await.unwrap();
+    writer.write(&clip.samples[..10]).await.unwrap();
+    assert!(writer.memory() > 32 << 20, "{}", writer.memory());
+    drop(writer.abandon().await);
 }
 
 #[tokio::test]
@@ -138,6 +213,8 @@ async fn a_flood_of_the_log_costs_nothing_else() {
     let clip = clip();
     let (_, file) = host.record(&version, &clip, 64, &[]).await.unwrap();
     assert!(file.ends_with(&clip.payload()));
+    let limits = version.meters.snapshot().limits;
+    assert!(limits["log-lines"] > 1000 && limits["log-line"] > 1000, "{limits:?}");
 }
 
 /// The order of calls and what each holds, as a component sees it.

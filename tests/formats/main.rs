@@ -4,10 +4,18 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test has no outside, and may fail")]
 
 mod built_in;
+mod bundle;
+mod canary;
 mod checks;
+mod contained;
 mod failover;
 mod hostile;
+mod isolation;
 mod loading;
+mod meters;
+mod named;
 mod probe;
+mod recorder;
 mod recording;
+mod storm;
 mod support;

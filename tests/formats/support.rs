@@ -22,9 +22,15 @@ pub fn component(name: &str) -> PathBuf {
     Path::new(env!("REELWRIGHT_GUESTS_DIR")).join("components").join(name).with_extension("wasm")
 }
 
+/// A component of the binary.
+pub fn embedded(format: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format).with_extension("wasm")).unwrap()
+}
+
 /// A component host with a media folder and a formats folder.
 pub struct Host {
     pub dir: TempDir,
+    pub engine: Engine,
     pub formats: Formats,
     pub disk: Disk,
 }
@@ -45,9 +51,9 @@ impl Host {
         // Compiled once for all tests of a run.
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("formats");
         let engine = Engine::new().unwrap().under(policy);
-        let formats = Formats::open(engine, Some(&cache), Some(folder), limits).await.unwrap();
+        let formats = Formats::open(engine.clone(), Some(&cache), Some(folder), limits).await.unwrap();
         let disk = Disk::new(Roots::open(&dir.path().join("media"), &[]).unwrap(), None);
-        Self { dir, formats, disk }
+        Self { dir, engine, formats, disk }
     }
 
     /// A test component.
@@ -57,8 +63,18 @@ impl Host {
 
     /// Opens a segment named `x` and the format's extension.
     pub async fn open(&self, version: &Arc<Version>, begin: Begin) -> Result<Writer, FormatError> {
-        let folder = self.disk.roots.resolve("x").unwrap().folder;
-        let name = format!("x.{}", version.manifest.extension);
+        self.open_as(version, begin, "x").await
+    }
+
+    /// The same, with another name.
+    pub async fn open_as(
+        &self,
+        version: &Arc<Version>,
+        begin: Begin,
+        name: &str,
+    ) -> Result<Writer, FormatError> {
+        let folder = self.disk.roots.resolve(name).unwrap().folder;
+        let name = format!("{name}.{}", version.manifest.extension);
         let segment = Segment::claim(&self.disk, &folder, std::iter::once(name), false).await.unwrap();
         Writer::open(version.clone(), segment, begin).await
     }

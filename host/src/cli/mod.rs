@@ -4,6 +4,7 @@
 //! parameter, is there without anything being added here.
 
 mod api;
+mod format;
 mod show;
 mod verbs;
 mod watch;
@@ -48,7 +49,7 @@ impl FromArgMatches for Client {
 impl Subcommand for Client {
     fn augment_subcommands(command: Command) -> Command {
         let subcommands = verbs::all().map(|verb| verb.subcommand()).chain([call(), watch()]);
-        command.subcommands(subcommands.map(with_options))
+        command.subcommands(subcommands.map(with_options)).subcommand(format::subcommand())
     }
 
     fn augment_subcommands_for_update(command: Command) -> Command {
@@ -56,7 +57,7 @@ impl Subcommand for Client {
     }
 
     fn has_subcommand(name: &str) -> bool {
-        ["call", "watch"].contains(&name) || verbs::all().any(|verb| verb.name == name)
+        ["call", "watch", "format"].contains(&name) || verbs::all().any(|verb| verb.name == name)
     }
 }
 
@@ -108,6 +109,9 @@ fn with_options(command: Command) -> Command {
 /// Does what a sub-command says. What the server refuses is printed, and gives exit code 1.
 pub async fn run(client: Client) -> anyhow::Result<ExitCode> {
     let Client { name, arguments } = client;
+    if name == "format" {
+        return format::run(&arguments).await;
+    }
     let api = connection(&arguments)?;
     let result = match name.as_str() {
         "watch" => watch::run(&api, arguments.get_one("rounds").copied(), arguments.get_flag("json")).await,
@@ -120,6 +124,11 @@ pub async fn run(client: Client) -> anyhow::Result<ExitCode> {
             None => Err(Failure::Usage(format!("`{name}` is no command of this server"))),
         },
     };
+    ended(result)
+}
+
+/// The exit code of what was asked of a server.
+fn ended(result: Result<(), Failure>) -> anyhow::Result<ExitCode> {
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(failure @ (Failure::Refused(_) | Failure::Usage(_))) => {

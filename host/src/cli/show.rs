@@ -68,6 +68,24 @@ fn table(names: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
+/// Versions of formats.
+pub(super) fn formats(list: &Value) -> String {
+    let row = |version: &Value| {
+        let sha256 = text(&version["sha256"]);
+        let state = text(&version["state"]);
+        let pinned = if version["pinned"] == true { format!("{state} (pinned)") } else { state };
+        vec![
+            text(&version["format"]),
+            text(&version["version"]),
+            sha256.get(..12).unwrap_or(&sha256).to_owned(),
+            pinned,
+            number(&version["recordings"]).to_string(),
+            text(&version["source"]),
+        ]
+    };
+    table(&["FORMAT", "VERSION", "SHA256", "STATE", "FILES", "SOURCE"], items(list).map(row).collect())
+}
+
 fn text(value: &Value) -> String {
     line(value.as_str().unwrap_or_default())
 }

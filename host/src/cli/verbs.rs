@@ -19,8 +19,8 @@ use crate::control::{
 /// What a sub-command is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
-    /// One parameter needs no flag.
-    Param(&'static str),
+    /// These parameters need no flag; what may be left out last.
+    Params(&'static [&'static str]),
     /// The server.
     Nothing,
     /// Recordings, by id or by the name of their stream.
@@ -38,7 +38,7 @@ pub(super) struct Verb {
 
 /// Names, and where the API has what they mean.
 const VERBS: [(&str, &str, &str, About); 10] = [
-    ("record", "POST", "/recordings", About::Param("localStreamName")),
+    ("record", "POST", "/recordings", About::Params(&["localStreamName"])),
     ("streams", "GET", "/streams", About::Nothing),
     ("recordings", "GET", "/recordings", About::Nothing),
     ("stop", "DELETE", "/recordings/{id}", About::Recordings),
@@ -50,9 +50,29 @@ const VERBS: [(&str, &str, &str, About); 10] = [
     ("recoveries", "GET", "/recoveries", About::Nothing),
 ];
 
+/// Those of `format`.
+const FORMAT_VERBS: [(&str, &str, &str, About); 7] = [
+    ("list", "GET", "/formats", About::Nothing),
+    ("info", "GET", "/formats/{format}", About::Params(&["format", "sha256"])),
+    ("load", "POST", "/formats", About::Params(&["path"])),
+    ("swap", "POST", "/formats/{format}/swap", About::Params(&["format", "sha256"])),
+    ("rollback", "POST", "/formats/{format}/rollback", About::Params(&["format"])),
+    ("pin", "POST", "/formats/{format}/pin", About::Params(&["format", "sha256"])),
+    ("unload", "DELETE", "/formats/{format}", About::Params(&["format", "sha256"])),
+];
+
 /// Those whose command the server has.
 pub(super) fn all() -> impl Iterator<Item = Verb> {
-    VERBS.iter().filter_map(|&(name, method, path, about)| {
+    found(&VERBS)
+}
+
+/// The sub-commands of `format` that talk to a server.
+pub(super) fn of_formats() -> impl Iterator<Item = Verb> {
+    found(&FORMAT_VERBS)
+}
+
+fn found(verbs: &'static [(&'static str, &'static str, &'static str, About)]) -> impl Iterator<Item = Verb> {
+    verbs.iter().filter_map(|&(name, method, path, about)| {
         let routes =
             COMMANDS.iter().flat_map(|command| command.routes.iter().map(move |route| (*command, route)));
         let (command, route) =
@@ -93,9 +113,17 @@ impl Verb {
         let mut command = Subcommand::new(self.name).about(self.command.help);
         for param in self.command.params {
             match self.about {
-                About::Param(name) if name == param.name => {
-                    command = command
-                        .arg(Arg::new(param.name).required(true).value_name("STREAM").help(param.help));
+                About::Params(names) if names.contains(&param.name) => {
+                    let value_name = match param.name {
+                        "localStreamName" => "STREAM",
+                        "path" => "FILE",
+                        "format" => "FORMAT",
+                        "sha256" => "SHA256",
+                        name => name,
+                    };
+                    let required = matches!(param.need, Need::Mandatory);
+                    let arg = Arg::new(param.name).required(required).value_name(value_name);
+                    command = command.arg(arg.help(param.help));
                 }
                 About::Recordings if ["id", "configId", "localStreamName"].contains(&param.name) => {}
                 _ => command = command.arg(flag(param)),
@@ -105,7 +133,7 @@ impl Verb {
             let which = Arg::new("which").required(true).num_args(1..).value_name("ID|STREAM");
             command = command.arg(which.help("The recording's id, or its stream: all recordings of that"));
         }
-        if self.route.method == "POST" && self.about != About::Recordings {
+        if self.command.name == "record" {
             let user = Arg::new("user").long("user").value_name("NAME=VALUE").action(ArgAction::Append);
             command =
                 command.arg(user.help("A variable that is kept and shown as _NAME; may be given again"));
@@ -123,7 +151,7 @@ impl Verb {
         let mut params = Map::new();
         for param in self.command.params {
             if let Ok(Some(value)) = arguments.try_get_one::<String>(param.name) {
-                params.insert(param.name.to_owned(), json!(value));
+                params.insert(param.name.to_owned(), json!(meant(param.name, value)));
             }
         }
         for pair in arguments.try_get_many::<String>("user").ok().flatten().into_iter().flatten() {
@@ -186,6 +214,7 @@ impl Verb {
             "streams" => show::streams(data),
             "recordings" => show::recordings(data),
             "disks" => show::disks(data),
+            "list" => show::formats(data),
             name if data["configId"].is_u64() => show::recording(name, data),
             name if data["configs"].is_array() => {
                 let configs = data["configs"].as_array().into_iter().flatten();
@@ -207,6 +236,13 @@ fn flag(param: &Param) -> Arg {
         Kind::OneOf(words) => arg.value_parser(words.to_vec()),
         Kind::Text => arg.value_name("TEXT"),
     }
+}
+
+/// A file that is here is meant as it lies here, wherever the server runs.
+fn meant(name: &str, value: &str) -> String {
+    let here =
+        (name == "path").then(|| std::path::absolute(value).ok().filter(|path| path.exists())).flatten();
+    here.map_or_else(|| value.to_owned(), |path| path.display().to_string())
 }
 
 fn pair_of(pair: &str) -> Result<(&str, &str), Failure> {
@@ -278,6 +314,8 @@ mod tests {
     fn every_verb_has_its_command() {
         let found: Vec<_> = all().map(|verb| verb.name).collect();
         assert_eq!(found, VERBS.map(|(name, ..)| name));
+        let found: Vec<_> = of_formats().map(|verb| verb.name).collect();
+        assert_eq!(found, FORMAT_VERBS.map(|(name, ..)| name));
     }
 
     #[test]

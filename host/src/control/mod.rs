@@ -13,6 +13,7 @@ pub mod auth;
 pub mod client;
 pub mod commands;
 mod ids;
+pub mod metrics;
 pub mod openapi;
 pub mod parse;
 pub mod percent;

@@ -217,6 +217,13 @@ fn answered(command: &str) -> Value {
         "splitRecord" | "pauseRecord" | "resumeRecord" => {
             object(&[("configs", list(reference("Recording")))])
         }
+        "listFormats" => list(reference("FormatVersion")),
+        "loadFormat" | "swapFormat" | "rollbackFormat" => reference("FormatVersion"),
+        "getFormatInfo" => object(&[
+            ("format", text()),
+            ("versions", list(reference("FormatVersion"))),
+            ("swaps", list(json!({ "type": "object" }))),
+        ]),
         "listRecordRules" | "listTimers" | "listIngestPoints" => list(json!({ "type": "object" })),
         "shutdownStream" => reference("Closed"),
         "listStreams" | "listInboundStreams" => list(reference("Stream")),
@@ -349,6 +356,19 @@ fn schemas() -> Value {
             ("totalBytes", nullable(count())),
         ]),
         "Event": object(&[("type", text()), ("timestamp", count()), ("payload", json!({ "type": "object" }))]),
+        "FormatVersion": with(
+            object(&[
+                ("format", nullable(text())),
+                ("version", nullable(text())),
+                ("sha256", text()),
+                ("state", json!({
+                    "type": "string",
+                    "enum": ["staged", "probed", "failed", "canary", "active", "draining", "retired"],
+                })),
+                ("recordings", count()),
+            ]),
+            &[("source", text()), ("since", count()), ("pinned", flag()), ("rolledBack", flag()), ("reason", text())],
+        ),
         "Parameter": object(&[
             ("defaultValue", text()),
             ("description", text()),

@@ -74,6 +74,11 @@ pub fn config_with_status(recording: &Recording) -> Value {
     config
 }
 
+/// Microseconds since 1970 in whole seconds.
+pub fn epoch_seconds(epoch_us: i64) -> u64 {
+    u64::try_from(epoch_us / 1_000_000).unwrap_or(0)
+}
+
 /// Time in whole seconds since 1970; `reason` only where there is one.
 fn status(status: &Status) -> Value {
     let mut value = json!({

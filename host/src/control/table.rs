@@ -246,7 +246,7 @@ impl Param {
 }
 
 /// Which of the names was meant by one that is none of them, if that can be guessed.
-fn closest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if given.len() > 64 {
         return None;
     }

@@ -1,126 +1,289 @@
-//! The formats that can be recorded: those in the binary, and those in the formats folder, which win.
+//! The formats that can be recorded: those in the binary, those that operators load, those in the formats folder.
 //!
-//! The folder is looked at when a segment begins and each second. A file that is new or changed is loaded
-//! and used from the next segment on; segments that run keep theirs. A file that can't be loaded is said
-//! once, and what was loaded from it before stays; when a file is gone, so is its component.
+//! Every component goes the same way, whoever brings it: it is checked and compiled ([`Version::load`]), kept by its
+//! hash (`vault`), tried on a sample stream (`probe`), and only then one of the versions of its format (`lineup`) that
+//! may write. A change of the active version is one exchange of a pointer: segments that run keep theirs.
+//!
+//! The folder is looked at when a segment begins and each second, so that it may lie where nothing tells of changes. A
+//! file that is new or changed takes over as by `swapFormat mode=drain`; when it is gone, the version before it comes
+//! back. What an operator changed since is left alone, also over a restart.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, RwLock},
-    time::Duration,
+    sync::{
+        Arc, Mutex, OnceLock, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
-use super::{Engine, LoadError, Version, cache::Cache, check, limits::Limits};
-use crate::events::{Event, Events};
+use super::{
+    Engine, FormatError, LoadError, Version,
+    cache::Cache,
+    check,
+    limits::Limits,
+    lineup::{Kept, KeptMember, Lineup, LineupError, Member, Mode, Source, Stage, Swap, prefix_of, short},
+    probe::{self, ProbeError},
+    signature,
+    trial::{Measured, Terms, Trial, Verdict},
+    vault::{Registry, Vault},
+};
+use crate::{
+    events::{Event, Events},
+    output::hex,
+    sync::lock,
+    wall_clock,
+};
 
 /// The components in the binary.
-const EMBEDDED: [&[u8]; 3] = [
-    include_bytes!(concat!(env!("OUT_DIR"), "/guests/flv.wasm")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/guests/mp4.wasm")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/guests/ts.wasm")),
+pub(super) const EMBEDDED: [(&str, &[u8]); 3] = [
+    ("flv", include_bytes!(concat!(env!("OUT_DIR"), "/guests/flv.wasm"))),
+    ("mp4", include_bytes!(concat!(env!("OUT_DIR"), "/guests/mp4.wasm"))),
+    ("ts", include_bytes!(concat!(env!("OUT_DIR"), "/guests/ts.wasm"))),
 ];
+/// The format that is written when nothing else can be.
+const LAST_RESORT: &str = "flv";
+/// Components that are being loaded at once.
+const MAX_LOADING: usize = 16;
+/// Swaps of a format that are remembered.
+const REMEMBERED: usize = 64;
+/// A file that is damaged and younger than this may still be on its way.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// All formats. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Formats(Arc<Inner>);
+
+/// Where formats come from, and what they may.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Folder of the cache of compiled components; `None`: there is none.
+    pub cache: Option<PathBuf>,
+    /// Folder of loaded components and their states; `None`: nothing outlives the process.
+    pub store: Option<PathBuf>,
+    /// The formats folder.
+    pub folder: Option<PathBuf>,
+    pub limits: Limits,
+}
 
 #[derive(Debug)]
 struct Inner {
     engine: Engine,
     cache: Cache,
     limits: Arc<Limits>,
-    folder: Option<PathBuf>,
+    vault: Arc<Vault>,
     embedded: Vec<Arc<Version>>,
-    files: tokio::sync::Mutex<BTreeMap<PathBuf, Loaded>>,
-    active: RwLock<BTreeMap<String, Arc<Version>>>,
+    formats: RwLock<BTreeMap<String, Format>>,
+    /// Components on their way, by hash.
+    loading: Mutex<BTreeMap<String, Loading>>,
+    folder: Option<PathBuf>,
+    files: tokio::sync::Mutex<Files>,
+    /// One write of the registry at a time.
+    keeping: tokio::sync::Mutex<()>,
+    /// Of the folder, as the registry has it.
+    taken: Mutex<BTreeMap<PathBuf, String>>,
+    changed: watch::Sender<u64>,
     events: OnceLock<Events>,
 }
 
-/// A file of the formats folder.
-#[derive(Clone, Debug)]
-struct Loaded {
-    stamp: Stamp,
-    /// The last version of it that could be loaded.
-    version: Option<Arc<Version>>,
+/// A format: its versions, and what became of them.
+#[derive(Debug, Default)]
+struct Format {
+    lineup: Lineup<Arc<Version>>,
+    /// The latest last.
+    swaps: VecDeque<Swap>,
+    /// Of the canary, if there is one.
+    trial: Option<Trial>,
+}
+
+/// What the last look at the folder found.
+#[derive(Debug, Default)]
+struct Files {
+    seen: BTreeMap<PathBuf, Stamp>,
 }
 
 /// Changes when a file is written or replaced.
 type Stamp = (u64, u64, i64, i64, i64, i64);
 
+type Outcome = Result<Arc<Version>, Arc<ChangeError>>;
+
+/// A component on its way.
+#[derive(Clone, Debug)]
+pub struct Loading {
+    pub sha256: String,
+    /// Known when it has been compiled.
+    version: watch::Receiver<Option<Arc<Version>>>,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Loading {
+    /// Waits until it has passed its probe, or has not.
+    pub async fn outcome(mut self) -> Outcome {
+        match self.outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().expect("waited for"),
+            Err(_) => Err(Arc::new(ChangeError::Lost)),
+        }
+    }
+
+    /// What it is, if that is known yet.
+    pub fn version(&self) -> Option<Arc<Version>> {
+        self.version.borrow().clone()
+    }
+}
+
+/// Why formats are not changed as somebody wants them to be.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Lineup(#[from] LineupError),
+    #[error("there is no format `{0}`")]
+    NoFormat(String),
+    #[error("it is format `{found}`, not `{expected}`")]
+    OtherFormat { expected: String, found: String },
+    #[error("its sha256 is {found}, not {expected}")]
+    OtherHash { expected: String, found: String },
+    #[error("{MAX_LOADING} components are being loaded already")]
+    Busy,
+    #[error("it can't be kept: {0}")]
+    Keep(std::io::Error),
+    #[error("{} in the formats folder has it; remove that, and it goes", .0.display())]
+    InFolder(PathBuf),
+    #[error("format `{0}` has no version that writes, to compare it with")]
+    NoActive(String),
+    #[error("loading it was broken off")]
+    Lost,
+}
+
+/// A version, as lists show it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub format: String,
+    pub version: String,
+    pub sha256: String,
+    /// `staged`, `probed`, `failed`, `canary`, `active`, `draining`, `retired`.
+    pub state: &'static str,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// Files of it that are being written.
+    pub recordings: u64,
+    pub source: Source,
+    /// Since when it is in that state, in microseconds since 1970.
+    pub since_us: i64,
+    pub pinned: bool,
+    pub rolled_back: bool,
+    pub code: Option<Arc<Version>>,
+}
+
 impl Formats {
-    /// Loads the embedded formats and those of the folder. `data` gets the cache of compiled components, if there
-    /// is to be one.
+    /// The formats in the binary and in a folder. `data` gets the cache of compiled components, if there is to be one.
+    /// Nothing else outlives the process.
     pub async fn open(
         engine: Engine,
         data: Option<&Path>,
         folder: Option<PathBuf>,
         limits: Limits,
     ) -> Result<Self, LoadError> {
-        let cache = match data {
-            Some(data) => Cache::open(&data.join("components"))?,
+        let cache = data.map(|data| data.join("components"));
+        Self::open_with(engine, Settings { cache, folder, limits, store: None }).await
+    }
+
+    /// All formats that these settings give.
+    pub async fn open_with(engine: Engine, settings: Settings) -> Result<Self, LoadError> {
+        let Settings { cache, store, folder, limits } = settings;
+        let cache = match cache {
+            Some(folder) => Cache::open(&folder)?,
             None => Cache::none(),
         };
         let limits = Arc::new(limits);
         let mut embedded = Vec::new();
-        for wasm in EMBEDDED {
+        for (_, wasm) in EMBEDDED {
             let version = Version::load(&engine, &cache, &limits, wasm.to_vec(), None).await?;
             embedded.push(Arc::new(version));
         }
+        let vault = Arc::new(Vault::open(store.as_deref())?);
+        let registry = vault.registry()?;
         let formats = Self(Arc::new(Inner {
             engine,
             cache,
             limits,
-            folder,
+            vault,
             embedded,
+            formats: RwLock::default(),
+            loading: Mutex::default(),
+            folder,
             files: tokio::sync::Mutex::default(),
-            active: RwLock::default(),
+            keeping: tokio::sync::Mutex::default(),
+            taken: Mutex::new(registry.folder.clone()),
+            changed: watch::Sender::new(0),
             events: OnceLock::new(),
         }));
-        formats.activate(&BTreeMap::new());
+        formats.restore(registry).await;
         formats.refresh().await;
+        formats.keep().await;
         Ok(formats)
     }
 
-    /// From here on `formatSwapped` and `formatFailed` tell what becomes of files in the folder. Once.
+    /// From here on `formatSwapped` and `formatFailed` tell what becomes of formats. Once.
     pub fn tell(&self, events: Events) {
         let _ = self.0.events.set(events);
     }
 
     /// The component that writes a format now.
     pub fn get(&self, name: &str) -> Option<Arc<Version>> {
-        self.read_active().get(name).cloned()
+        self.read(|formats| formats.get(name)?.lineup.active()?.code.clone())
     }
 
-    /// Who may write a format in place of the component with that hash, best first.
-    pub fn fallbacks(&self, format: &str, sha256: &str) -> Vec<Arc<Version>> {
-        let its = |v: &&Arc<Version>| v.manifest.format == format && v.sha256 != sha256;
-        self.0.embedded.iter().filter(its).cloned().collect()
+    /// Counts the changes of active versions.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
     }
 
-    /// Who writes when all else fails: FLV, out of the binary.
+    /// How a segment of a version has to end for the active one to take over; `None`: it does not.
+    pub fn due(&self, name: &str, sha256: &str) -> Option<Mode> {
+        self.read(|formats| {
+            let lineup = &formats.get(name)?.lineup;
+            let due = lineup.mode != Mode::Drain && lineup.active()?.sha256 != sha256;
+            due.then_some(lineup.mode)
+        })
+    }
+
+    /// Who may write in place of a version, best first: those that were active before, then the embedded one.
+    pub fn fallbacks(&self, name: &str, sha256: &str) -> Vec<Arc<Version>> {
+        self.read(|formats| {
+            formats.get(name).map(|format| format.lineup.fallbacks(sha256)).unwrap_or_default()
+        })
+    }
+
+    /// What is written when nothing else can be.
     pub fn last_resort(&self) -> Arc<Version> {
-        self.0.embedded[0].clone()
-    }
-
-    /// A writer failed by its own fault.
-    pub fn failed(&self, version: &Arc<Version>, config_id: u64, error: &super::FormatError) {
-        tracing::debug!(format = version.label(), config_id, %error, "a strike");
+        let embedded = self.0.embedded.iter().find(|version| version.manifest.format == LAST_RESORT);
+        embedded.expect("it is in the binary").clone()
     }
 
     /// The components that may know how to finish a segment, best first: the one that wrote it, the one that
-    /// writes its format now, the embedded one.
+    /// writes its format now, those before it, the embedded one.
     pub fn for_repair(&self, format: &str, sha256: &str) -> Vec<Arc<Version>> {
-        let active = self.list();
-        let all = || self.0.embedded.iter().chain(&active);
-        let writer = all().filter(|v| v.sha256 == sha256);
-        let current = active.iter().filter(|v| v.manifest.format == format);
+        let all: Vec<(bool, Arc<Version>)> = self.read(|formats| {
+            let members = formats.values().flat_map(|format| format.lineup.members());
+            let loaded = members.filter_map(|m| Some((m.stage == Stage::Active, m.code.clone()?)));
+            loaded.chain(self.0.embedded.iter().map(|version| (false, version.clone()))).collect()
+        });
+        let writer = all.iter().filter(|(_, v)| v.sha256 == sha256);
+        let active = all.iter().filter(|(active, v)| *active && v.manifest.format == format);
+        let before = self.fallbacks(format, sha256);
         let embedded = self.0.embedded.iter().filter(|v| v.manifest.format == format);
         let mut found: Vec<Arc<Version>> = Vec::new();
-        for version in writer.chain(current).chain(embedded) {
+        for version in writer.chain(active).map(|(_, v)| v).chain(&before).chain(embedded) {
             if found.iter().all(|v| v.sha256 != version.sha256) {
                 found.push(version.clone());
             }
@@ -128,9 +291,37 @@ impl Formats {
         found
     }
 
-    /// All components in use, by format.
+    /// All components that write, by format.
     pub fn list(&self) -> Vec<Arc<Version>> {
-        self.read_active().values().cloned().collect()
+        self.read(|formats| {
+            formats.values().filter_map(|format| format.lineup.active()?.code.clone()).collect()
+        })
+    }
+
+    /// All versions of all formats, or of one.
+    pub fn versions(&self, name: Option<&str>) -> Vec<Listed> {
+        self.read(|formats| {
+            let wanted = formats.iter().filter(|(format, _)| name.is_none_or(|name| name == *format));
+            let listed = wanted.flat_map(|(name, Format { lineup, .. })| {
+                lineup.members().into_iter().map(|member| listed(name, lineup, member))
+            });
+            listed.collect()
+        })
+    }
+
+    /// What became of a format, the latest last.
+    pub fn swaps(&self, name: &str) -> Vec<Swap> {
+        self.read(|formats| formats.get(name).map(|f| f.swaps.iter().cloned().collect()).unwrap_or_default())
+    }
+
+    /// The formats folder.
+    pub fn folder(&self) -> Option<&Path> {
+        self.0.folder.as_deref()
+    }
+
+    /// A component of the binary.
+    pub fn embedded(name: &str) -> Option<&'static [u8]> {
+        EMBEDDED.iter().find(|(format, _)| *format == name).map(|(_, wasm)| *wasm)
     }
 
     /// Looks at the folder each second, for ever.
@@ -149,75 +340,577 @@ impl Formats {
         let Some(folder) = self.0.folder.clone() else { return };
         let Ok(mut files) = self.0.files.try_lock() else { return };
         let there = tokio::task::spawn_blocking(move || scan(&folder)).await.unwrap_or_default();
-        let same = files.len() == there.len()
-            && there.iter().all(|(path, stamp)| files.get(path).is_some_and(|f| f.stamp == *stamp));
-        if same {
+        if files.seen == there {
             return;
         }
-        for (path, loaded) in files.iter().filter(|(path, _)| !there.contains_key(*path)) {
-            if let Some(version) = &loaded.version {
-                tracing::info!(format = version.label(), file = %path.display(), "format's file is gone");
-            }
+        let gone: Vec<PathBuf> = {
+            let taken = lock(&self.0.taken);
+            taken.keys().filter(|path| !there.contains_key(*path)).cloned().collect()
+        };
+        for path in gone {
+            self.file_is_gone(&path);
         }
-        files.retain(|path, _| there.contains_key(path));
+        let seen = std::mem::take(&mut files.seen);
         for (path, stamp) in there {
-            let known = files.get(&path);
-            if known.is_some_and(|f| f.stamp == stamp) {
-                continue;
+            if seen.get(&path) == Some(&stamp) || self.take_file(&path, &stamp).await {
+                files.seen.insert(path, stamp);
             }
-            let before = known.and_then(|f| f.version.clone());
-            let version = match self.load(&path).await {
-                Ok(version) => Some(Arc::new(version)),
-                Err(error) => {
-                    let kept = before.as_ref().map_or("nothing".into(), |v| v.label());
-                    tracing::error!(file = %path.display(), %error, kept, "format not loaded");
-                    let payload = json!({
-                        "file": path.to_string_lossy(), "error": error.to_string(), "kept": before.as_deref().map(about),
-                    });
-                    self.send(Event::new("formatFailed", payload));
-                    before
-                }
-            };
-            files.insert(path, Loaded { stamp, version });
         }
-        self.activate(&files);
+        self.keep().await;
     }
 
     /// Loads a component from a file, without taking it into use.
     pub async fn load(&self, path: &Path) -> Result<Version, LoadError> {
-        let file = path.to_owned();
-        let wasm = tokio::task::spawn_blocking(move || read(&file))
-            .await
-            .map_err(|e| LoadError::Read(std::io::Error::other(e)))??;
-        Version::load(&self.0.engine, &self.0.cache, &self.0.limits, wasm, Some(path.to_owned())).await
+        let wasm = read_file(path.to_owned()).await?;
+        self.load_bytes(wasm, Some(path.to_owned())).await
     }
 
-    /// Makes the embedded components and those of files, in the order of their names, the active ones.
-    fn activate(&self, files: &BTreeMap<PathBuf, Loaded>) {
-        let mut active: BTreeMap<String, Arc<Version>> = BTreeMap::new();
-        let from_files = files.values().filter_map(|f| f.version.as_ref());
-        for version in self.0.embedded.iter().chain(from_files) {
-            active.insert(version.manifest.format.clone(), version.clone());
-        }
-        let mut current = self.0.active.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for name in current.keys().filter(|name| !active.contains_key(*name)) {
-            let payload = json!({ "format": name, "from": about(&current[name]), "to": null });
-            self.send(Event::new("formatSwapped", payload));
-        }
-        for (name, version) in &active {
-            if current.get(name).is_none_or(|c| c.sha256 != version.sha256) {
-                let file = version.file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
-                tracing::info!(
-                    format = version.label(),
-                    from = file,
-                    "format is used from the next segment on"
-                );
-                let from = current.get(name).map(|version| about(version));
-                let payload = json!({ "format": name, "from": from, "to": about(version) });
-                self.send(Event::new("formatSwapped", payload));
+    /// Begins to load a component, which then has to pass its probe. A format and a hash that it has to have are
+    /// checked; of a hash, 8 digits will do.
+    pub fn stage(
+        &self,
+        wasm: Vec<u8>,
+        source: Source,
+        format: Option<String>,
+        sha256: Option<&str>,
+    ) -> Result<Loading, ChangeError> {
+        let found = hex(&Sha256::digest(&wasm));
+        if let Some(expected) = sha256 {
+            let expected = prefix_of(expected)?;
+            if !found.starts_with(&expected) {
+                return Err(ChangeError::OtherHash { expected, found });
             }
         }
-        *current = active;
+        let mut loading = lock(&self.0.loading);
+        if let Some(known) = loading.get(&found) {
+            return Ok(known.clone());
+        }
+        if loading.len() >= MAX_LOADING {
+            return Err(ChangeError::Busy);
+        }
+        let (tell_version, version) = watch::channel(None);
+        let (tell_outcome, outcome) = watch::channel(None);
+        let begun = Loading { sha256: found.clone(), version, outcome };
+        loading.insert(found.clone(), begun.clone());
+        drop(loading);
+        let formats = self.clone();
+        let (is_file, from) = (matches!(source, Source::Folder(_)), source.to_text());
+        tokio::spawn(async move {
+            let admitted = formats.admit(&found, wasm, source, format, &tell_version).await;
+            if let Err(error) = &admitted
+                && !is_file
+            {
+                tracing::error!(sha256 = short(&found), %error, "component not taken");
+                let payload = json!({ "file": from, "sha256": found, "error": error.to_string() });
+                formats.send(Event::new("formatFailed", payload));
+            }
+            formats.keep().await;
+            lock(&formats.0.loading).remove(&found);
+            tell_outcome.send_replace(Some(admitted.map_err(Arc::new)));
+        });
+        Ok(begun)
+    }
+
+    /// Makes a version the active one. One that is still being loaded is waited for.
+    pub async fn swap(&self, name: &str, sha256: &str, mode: Mode) -> Result<Swap, Arc<ChangeError>> {
+        let found = self.awaited(name, sha256).await?;
+        self.change(name, |lineup, now_us| lineup.activate(&found, mode, "asked for", now_us)).await
+    }
+
+    /// Has a version write beside the active one for some recordings, to take over when it has proved itself there.
+    pub async fn try_beside(
+        &self,
+        name: &str,
+        sha256: &str,
+        terms: Terms,
+    ) -> Result<Arc<Version>, Arc<ChangeError>> {
+        let found = self.awaited(name, sha256).await?;
+        let result = self.write_format(name, |format, now_us| {
+            if format.lineup.active().is_none() {
+                return Err(ChangeError::NoActive(name.into()));
+            }
+            format.lineup.try_out(&found, now_us)?;
+            format.trial = Some(Trial::new(terms));
+            let canary = format.lineup.canary().and_then(|canary| canary.code.clone());
+            Ok((None, canary.ok_or(LineupError::Unknown(found))?))
+        });
+        let canary = result.map_err(Arc::new)?;
+        tracing::info!(format = canary.label(), "canary begins");
+        self.0.changed.send_modify(|changes| *changes += 1);
+        self.keep().await;
+        Ok(canary)
+    }
+
+    /// A seat for a recording in the trial of a format's canary, if there is one for it.
+    pub fn seat(&self, name: &str, config_id: u64, stream: &str) -> Option<Seat> {
+        let is_trial = self.read(|formats| formats.get(name).is_some_and(|format| format.trial.is_some()));
+        if !is_trial {
+            return None;
+        }
+        let mut formats = self.0.write();
+        let format = formats.get_mut(name)?;
+        let canary = format.lineup.canary()?.code.clone()?;
+        let active = format.lineup.active()?.code.clone()?;
+        let sits = format.trial.as_mut()?.sit(config_id, stream);
+        sits.then(|| Seat { formats: self.clone(), config_id, canary, active })
+    }
+
+    /// What a format's canary is to show, and how far each recording in its trial is, in milliseconds.
+    pub fn trial(&self, name: &str) -> Option<(Terms, Vec<(u64, u64)>)> {
+        self.read(|formats| {
+            let trial = formats.get(name)?.trial.as_ref()?;
+            Some((trial.terms.clone(), trial.seats().collect()))
+        })
+    }
+
+    /// Notes something in a trial and does what follows. `false`: the trial is over.
+    fn judge(&self, seat: &Seat, note: impl FnOnce(&mut Trial)) -> bool {
+        let name = &seat.canary.manifest.format;
+        let judged = self.write_format(name, |format, now_us| {
+            let sha256 = &seat.canary.sha256;
+            let is_canary = format.lineup.canary().is_some_and(|canary| canary.sha256 == *sha256);
+            let is_active = format.lineup.active().is_some_and(|active| active.sha256 == seat.active.sha256);
+            let Some(trial) = format.trial.as_mut().filter(|_| is_canary && is_active) else {
+                return Ok((None, Verdict::Passed));
+            };
+            note(trial);
+            let (verdict, mode) = (trial.verdict().clone(), trial.terms.mode);
+            let swap = match &verdict {
+                Verdict::Open => return Ok((None, verdict)),
+                Verdict::Passed => {
+                    Some(format.lineup.activate(sha256, mode, "it proved itself as a canary", now_us)?)
+                }
+                Verdict::Out(why) => {
+                    format.lineup.fail_canary(sha256, why, now_us);
+                    None
+                }
+            };
+            format.trial = None;
+            Ok((swap, verdict))
+        });
+        match judged {
+            Ok(Verdict::Open) => return true,
+            Ok(Verdict::Out(why)) => {
+                tracing::error!(
+                    format = seat.canary.label(),
+                    config_id = seat.config_id,
+                    why,
+                    "canary is out"
+                );
+                let payload = json!({
+                    "format": name, "canary": true, "configId": seat.config_id, "error": why,
+                    "failed": about(&seat.canary), "kept": about(&seat.active),
+                });
+                self.send(Event::new("formatFailed", payload));
+                self.0.changed.send_modify(|changes| *changes += 1);
+            }
+            Ok(Verdict::Passed) | Err(_) => {}
+        }
+        let formats = self.clone();
+        tokio::spawn(async move { formats.keep().await });
+        false
+    }
+
+    /// Goes back to the version that was active before.
+    pub async fn roll_back(&self, name: &str, mode: Mode) -> Result<Swap, Arc<ChangeError>> {
+        self.change(name, |lineup, now_us| lineup.roll_back(mode, "rolled back", now_us)).await
+    }
+
+    /// Takes a version away, or the active one, if no hash is given: then the one before takes over, if there is one.
+    pub async fn unload(&self, name: &str, sha256: Option<&str>) -> Result<String, Arc<ChangeError>> {
+        let unloaded = self.write(name, |lineup, now_us| {
+            let sha256 = match sha256 {
+                Some(prefix) => lineup.find(prefix)?.sha256.clone(),
+                None => lineup.active().ok_or(LineupError::NoPast)?.sha256.clone(),
+            };
+            let member = lineup.get(&sha256).ok_or_else(|| LineupError::Unknown(sha256.clone()))?;
+            let is_active = member.stage == Stage::Active;
+            if member.source == Source::Embedded {
+                return Err(LineupError::Embedded.into());
+            }
+            if let Some(file) = self.0.in_folder(&sha256) {
+                return Err(ChangeError::InFolder(file));
+            }
+            if let Some(pin) = lineup.pin.clone().filter(|pin| *pin == sha256) {
+                return Err(LineupError::Pinned(pin).into());
+            }
+            let swap = is_active.then(|| lineup.leave(Mode::Drain, "unloaded", now_us));
+            lineup.end_canary_of(&sha256, now_us);
+            lineup.remove(&sha256)?;
+            Ok((swap, sha256))
+        });
+        let sha256 = unloaded.map_err(Arc::new)?;
+        self.0.vault.remove(&sha256);
+        self.keep().await;
+        Ok(sha256)
+    }
+
+    /// Keeps a format at a version, which becomes active if it is not; or lets it go.
+    pub async fn pin(
+        &self,
+        name: &str,
+        sha256: Option<&str>,
+        pinned: bool,
+    ) -> Result<Option<String>, Arc<ChangeError>> {
+        let wanted = match sha256 {
+            Some(sha256) => Some(self.awaited(name, sha256).await?),
+            None => None,
+        };
+        let changed = self.write(name, |lineup, now_us| {
+            let mut swap = None;
+            let before = lineup.pin.take();
+            if let Some(wanted) = wanted.filter(|_| pinned)
+                && lineup.active().is_none_or(|active| active.sha256 != wanted)
+            {
+                match lineup.activate(&wanted, Mode::Drain, "pinned", now_us) {
+                    Ok(done) => swap = Some(done),
+                    Err(error) => {
+                        lineup.pin = before;
+                        return Err(error.into());
+                    }
+                }
+            }
+            lineup.pin(pinned);
+            Ok((swap, lineup.pin.clone()))
+        });
+        let pin = changed.map_err(Arc::new)?;
+        self.keep().await;
+        Ok(pin)
+    }
+
+    /// A writer of a version failed by its own fault. When that happens again and again, the version before takes over.
+    pub fn failed(&self, version: &Arc<Version>, config_id: u64, error: &FormatError) {
+        version.meters.failover();
+        let name = &version.manifest.format;
+        let payload = json!({
+            "format": name, "configId": config_id, "error": error.to_string(), "failed": about(version),
+        });
+        self.send(Event::new("formatFailed", payload).of(config_id));
+        let rolled_back = self.write(name, |lineup, now_us| {
+            let out = lineup.strike(&version.sha256, now_us);
+            let reason = format!("it failed again and again; the last time: {error}");
+            let swap = out.then(|| lineup.roll_back(Mode::NextChunk, &reason, now_us)).transpose()?;
+            Ok((swap, out))
+        });
+        if matches!(rolled_back, Ok(true)) {
+            let formats = self.clone();
+            tokio::spawn(async move { formats.keep().await });
+        }
+    }
+
+    /// Makes lineups of what was kept and what is in the binary.
+    async fn restore(&self, registry: Registry) {
+        let now_us = wall_clock::epoch_us();
+        let mut loaded: BTreeMap<String, Arc<Version>> = BTreeMap::new();
+        let kept = registry.formats.values().flat_map(|kept| &kept.members);
+        for KeptMember { sha256, source, stage, version, .. } in kept {
+            if *source == Source::Embedded || matches!(stage, Stage::Failed(_)) {
+                continue;
+            }
+            let (vault, its_sha256) = (self.0.vault.clone(), sha256.clone());
+            let wasm = tokio::task::spawn_blocking(move || vault.get(&its_sha256)).await;
+            let wasm = wasm.map_err(|e| LoadError::Read(std::io::Error::other(e))).and_then(|wasm| Ok(wasm?));
+            let result = match wasm {
+                Ok(wasm) => self.load_bytes(wasm, self.0.vault.path(sha256)).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(version) => drop(loaded.insert(sha256.clone(), Arc::new(version))),
+                Err(error) => {
+                    tracing::error!(sha256 = short(sha256), version, %error, "a version of before is lost");
+                }
+            }
+        }
+        let names = self.0.embedded.iter().map(|version| version.manifest.format.clone());
+        let names: std::collections::BTreeSet<_> = names.chain(registry.formats.keys().cloned()).collect();
+        let mut kept = registry.formats;
+        let mut untried = Vec::new();
+        for name in names {
+            let embedded = self.0.embedded.iter().find(|version| version.manifest.format == name);
+            let embedded = embedded.map(|version| member(version, Source::Embedded, now_us));
+            let load = |member: &KeptMember| {
+                loaded.get(&member.sha256).filter(|version| version.manifest.format == name).cloned()
+            };
+            let kept = kept.remove(&name).unwrap_or_default();
+            let trial = kept.trial.clone();
+            let mut lineup = Lineup::restore(kept, embedded, load);
+            if trial.is_none() {
+                lineup.end_canary(now_us);
+            }
+            let staged = lineup.members().into_iter().filter(|member| member.stage == Stage::Staged);
+            untried.extend(staged.filter_map(|member| member.code.clone()));
+            if let Some(active) = lineup.active().and_then(|active| active.code.clone()) {
+                tracing::info!(format = active.label(), "format");
+            }
+            if !lineup.is_empty() {
+                let trial = lineup.canary().and(trial).map(Trial::new);
+                self.0.write().insert(name, Format { lineup, swaps: VecDeque::new(), trial });
+            }
+        }
+        for version in untried {
+            let formats = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = formats.try_out(&version).await {
+                    tracing::error!(format = version.label(), %error, "probe failed");
+                }
+            });
+        }
+    }
+
+    /// Takes a file of the folder that is new or changed. `false`: it is to be looked at again.
+    async fn take_file(&self, path: &Path, stamp: &Stamp) -> bool {
+        let result = async {
+            let wasm = read_file(path.to_owned()).await?;
+            let loading = self.stage(wasm, Source::Folder(path.to_owned()), None, None);
+            Ok(loading.map_err(Arc::new)?.outcome().await?)
+        }
+        .await;
+        let version = match result {
+            Ok(version) => version,
+            Err(TakeError::Read(_)) | Err(TakeError::Change(_)) if stamp.is_young() => return false,
+            Err(error) => {
+                let before = lock(&self.0.taken).get(path).cloned();
+                let kept = self.read(|formats| {
+                    let mut all = formats.values().flat_map(|format| format.lineup.members());
+                    all.find(|m| Some(&m.sha256) == before.as_ref() && m.stage == Stage::Active)?.code.clone()
+                });
+                let label = kept.as_ref().map_or("nothing".into(), |version| version.label());
+                tracing::error!(file = %path.display(), %error, kept = label, "format not loaded");
+                let payload = json!({
+                    "file": path.to_string_lossy(), "error": error.to_string(), "kept": kept.as_deref().map(about),
+                });
+                self.send(Event::new("formatFailed", payload));
+                return true;
+            }
+        };
+        let before = lock(&self.0.taken).insert(path.to_owned(), version.sha256.clone());
+        if before.as_ref() == Some(&version.sha256) {
+            // Whatever an operator did with it since holds.
+            return true;
+        }
+        let name = &version.manifest.format;
+        let swapped = self.write(name, |lineup, now_us| {
+            let swap = match lineup.activate(&version.sha256, Mode::Drain, "the formats folder", now_us) {
+                Err(LineupError::IsActive) => None,
+                swap => Some(swap?),
+            };
+            Ok((swap, ()))
+        });
+        if let Err(error) = swapped {
+            tracing::warn!(file = %path.display(), format = version.label(), %error, "loaded, and not taken into use");
+        }
+        true
+    }
+
+    /// A file of the folder is there no longer: what writes from it does not go on.
+    fn file_is_gone(&self, path: &Path) {
+        let Some(sha256) = lock(&self.0.taken).remove(path) else { return };
+        let name = self.read(|formats| {
+            let is_its = |member: &&Member<Arc<Version>>| {
+                member.sha256 == sha256
+                    && member.stage == Stage::Active
+                    && member.source == Source::Folder(path.into())
+            };
+            let name = formats.iter().find(|(_, f)| f.lineup.active().filter(is_its).is_some());
+            name.map(|(name, _)| name.clone())
+        });
+        let Some(name) = name else { return };
+        let left = self.write(&name, |lineup, now_us| {
+            if let Some(pin) = &lineup.pin {
+                return Err(LineupError::Pinned(pin.clone()).into());
+            }
+            Ok((Some(lineup.leave(Mode::Drain, "its file is gone", now_us)), ()))
+        });
+        match left {
+            Ok(()) => tracing::info!(format = name, file = %path.display(), "format's file is gone"),
+            Err(error) => {
+                tracing::warn!(format = name, file = %path.display(), %error, "file is gone; the format stays")
+            }
+        }
+    }
+
+    /// Checks, compiles, keeps and tries a component.
+    async fn admit(
+        &self,
+        sha256: &str,
+        wasm: Vec<u8>,
+        source: Source,
+        format: Option<String>,
+        told: &watch::Sender<Option<Arc<Version>>>,
+    ) -> Result<Arc<Version>, ChangeError> {
+        let known = self.read(|formats| {
+            let mut all = formats.values().flat_map(|format| format.lineup.members());
+            let passed = |m: &&Member<Arc<Version>>| !matches!(m.stage, Stage::Staged | Stage::Failed(_));
+            all.find(|m| m.sha256 == sha256 && passed(m)).and_then(|m| m.code.clone())
+        });
+        let fits = |version: &Version| match format {
+            Some(expected) if expected != version.manifest.format => {
+                Err(ChangeError::OtherFormat { expected, found: version.manifest.format.clone() })
+            }
+            _ => Ok(()),
+        };
+        if let Some(version) = known {
+            fits(&version)?;
+            told.send_replace(Some(version.clone()));
+            return Ok(version);
+        }
+        let file = match &source {
+            Source::Embedded => None,
+            Source::Folder(path) | Source::Command(path) => Some(path.clone()),
+        };
+        let version = Arc::new(self.load_bytes(wasm.clone(), file.clone()).await?);
+        fits(&version)?;
+        let (vault, its_sha256) = (self.0.vault.clone(), sha256.to_owned());
+        let is_signed = self.0.engine.policy().key.is_some();
+        let keep = move || {
+            let signature = file.filter(|_| is_signed).map(signature::beside);
+            let signature = signature.map(std::fs::read).transpose()?;
+            vault.put(&its_sha256, &wasm, signature.as_deref())
+        };
+        let kept = tokio::task::spawn_blocking(keep).await;
+        kept.map_err(std::io::Error::other).and_then(|kept| kept).map_err(ChangeError::Keep)?;
+        let name = version.manifest.format.clone();
+        {
+            let mut formats = self.0.write();
+            let lineup = &mut formats.entry(name).or_default().lineup;
+            lineup.add(member(&version, source, wall_clock::epoch_us()))?;
+        }
+        told.send_replace(Some(version.clone()));
+        self.keep().await;
+        self.try_out(&version).await?;
+        Ok(version)
+    }
+
+    /// Has a version that is staged write the sample stream.
+    async fn try_out(&self, version: &Arc<Version>) -> Result<(), ProbeError> {
+        let scratch = self.scratch(&format!("probe-{}", short(&version.sha256)));
+        let result = probe::probe(version, &scratch).await;
+        let said = result.as_ref().map(|_| ()).map_err(ToString::to_string);
+        let mut formats = self.0.write();
+        if let Some(format) = formats.get_mut(&version.manifest.format) {
+            format.lineup.probed(&version.sha256, said, wall_clock::epoch_us());
+        }
+        result.map(|_| ())
+    }
+
+    /// A folder for files that are looked at and removed; nobody else's.
+    pub(crate) fn scratch(&self, what: &str) -> PathBuf {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        match self.0.vault.folder() {
+            Some(folder) => folder.join(format!("{what}-{number}.tmp")),
+            None => {
+                std::env::temp_dir().join(format!("reelwright-{}-{what}-{number}.tmp", std::process::id()))
+            }
+        }
+    }
+
+    async fn load_bytes(&self, wasm: Vec<u8>, file: Option<PathBuf>) -> Result<Version, LoadError> {
+        Version::load(&self.0.engine, &self.0.cache, &self.0.limits, wasm, file).await
+    }
+
+    /// The one version of a format with these first digits; one that is being loaded is waited for.
+    async fn awaited(&self, name: &str, sha256: &str) -> Result<String, Arc<ChangeError>> {
+        let prefix = prefix_of(sha256).map_err(|error| Arc::new(error.into()))?;
+        let loading: Vec<Loading> = {
+            let loading = lock(&self.0.loading);
+            loading.values().filter(|one| one.sha256.starts_with(&prefix)).cloned().collect()
+        };
+        if let [one] = &loading[..] {
+            one.clone().outcome().await?;
+        }
+        let found = self.read(|formats| {
+            let format = formats.get(name).ok_or_else(|| ChangeError::NoFormat(name.into()))?;
+            Ok(format.lineup.find(&prefix)?.sha256.clone())
+        });
+        found.map_err(Arc::new)
+    }
+
+    /// Changes which version of a format is active.
+    async fn change(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Lineup<Arc<Version>>, i64) -> Result<Swap, LineupError>,
+    ) -> Result<Swap, Arc<ChangeError>> {
+        let swap = self.write(name, |lineup, now_us| {
+            let swap = change(lineup, now_us)?;
+            Ok((Some(swap.clone()), swap))
+        });
+        let swap = swap.map_err(Arc::new)?;
+        self.keep().await;
+        Ok(swap)
+    }
+
+    /// Changes a lineup, and tells all who write of a swap.
+    fn write<T>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Lineup<Arc<Version>>, i64) -> Result<(Option<Swap>, T), ChangeError>,
+    ) -> Result<T, ChangeError> {
+        self.write_format(name, |format, now_us| change(&mut format.lineup, now_us))
+    }
+
+    fn write_format<T>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Format, i64) -> Result<(Option<Swap>, T), ChangeError>,
+    ) -> Result<T, ChangeError> {
+        let mut formats = self.0.write();
+        let format = formats.get_mut(name).ok_or_else(|| ChangeError::NoFormat(name.into()))?;
+        let (swap, value) = change(format, wall_clock::epoch_us())?;
+        if format.lineup.canary().is_none() {
+            format.trial = None;
+        }
+        let Some(swap) = swap else { return Ok(value) };
+        let version = |sha256: &Option<String>| format.lineup.get(sha256.as_ref()?)?.code.clone();
+        let (from, to) = (version(&swap.from), version(&swap.to));
+        from.iter().for_each(|version| version.meters.swap_out());
+        to.iter().for_each(|version| version.meters.swap_in());
+        for unloaded in format.lineup.trim() {
+            self.0.vault.remove(&unloaded);
+        }
+        if format.swaps.len() >= REMEMBERED {
+            format.swaps.pop_front();
+        }
+        format.swaps.push_back(swap.clone());
+        // In the order in which they took place.
+        tracing::info!(
+            format = name,
+            from = from.as_ref().map_or("none".into(), |version| version.label()),
+            to = to.as_ref().map_or("none".into(), |version| version.label()),
+            mode = swap.mode.as_str(),
+            reason = swap.reason,
+            "format swapped"
+        );
+        let payload = json!({
+            "format": name,
+            "from": from.as_deref().map(about),
+            "to": to.as_deref().map(about),
+            "mode": swap.mode.as_str(),
+            "reason": swap.reason,
+        });
+        self.send(Event::new("formatSwapped", payload));
+        drop(formats);
+        self.0.changed.send_modify(|changes| *changes += 1);
+        Ok(value)
+    }
+
+    /// Writes the registry.
+    async fn keep(&self) {
+        let _turn = self.0.keeping.lock().await;
+        let formats = self.read(|formats| {
+            let keep = |format: &Format| Kept {
+                trial: format.trial.as_ref().map(|trial| trial.terms.clone()),
+                ..format.lineup.keep()
+            };
+            formats.iter().map(|(name, format)| (name.clone(), keep(format))).collect()
+        });
+        let registry = Registry { formats, folder: lock(&self.0.taken).clone() };
+        let vault = self.0.vault.clone();
+        let kept = tokio::task::spawn_blocking(move || vault.keep(&registry)).await;
+        if let Err(error) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
+            tracing::error!(%error, "the registry of formats can't be kept; a restart goes back to what it was");
+        }
     }
 
     fn send(&self, event: Event) {
@@ -226,14 +919,123 @@ impl Formats {
         }
     }
 
-    fn read_active(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Version>>> {
-        self.0.active.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<String, Format>) -> T) -> T {
+        look(&self.0.formats.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl Inner {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Format>> {
+        self.formats.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The file of the formats folder that has that component, so that it would come back.
+    fn in_folder(&self, sha256: &str) -> Option<PathBuf> {
+        lock(&self.taken).iter().find(|(_, taken)| *taken == sha256).map(|(path, _)| path.clone())
+    }
+}
+
+/// A recording's part in a trial. When it is dropped the seat is free.
+#[derive(Debug)]
+pub struct Seat {
+    formats: Formats,
+    pub(super) config_id: u64,
+    pub(super) canary: Arc<Version>,
+    pub(super) active: Arc<Version>,
+}
+
+impl Seat {
+    /// Both have done this with a slice so far. `false`: the trial is over.
+    pub(super) fn goes_on(&self, canary: Measured, active: Measured) -> bool {
+        self.formats.judge(self, |trial| drop(trial.goes_on(canary, active).clone()))
+    }
+
+    /// A slice of so many milliseconds is as it should be.
+    pub(super) fn passed(&self, media_ms: u64, canary: Measured, active: Measured) -> bool {
+        self.formats.judge(self, |trial| drop(trial.passed(self.config_id, media_ms, canary, active).clone()))
+    }
+
+    /// The canary failed.
+    pub(super) fn out(&self, why: &str) {
+        self.formats.judge(self, |trial| drop(trial.out(why.into()).clone()));
+    }
+
+    /// A slice was broken off, since it came faster than it was written.
+    pub(super) fn fell_behind(&self) -> bool {
+        self.formats.judge(self, |trial| drop(trial.fell_behind().clone()))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut formats = self.formats.0.write();
+        if let Some(trial) = formats.get_mut(&self.canary.manifest.format).and_then(|f| f.trial.as_mut()) {
+            trial.stand_up(self.config_id);
+        }
+    }
+}
+
+/// Why a file of the folder is not taken.
+#[derive(Debug, thiserror::Error)]
+enum TakeError {
+    #[error(transparent)]
+    Read(#[from] LoadError),
+    #[error(transparent)]
+    Change(#[from] Arc<ChangeError>),
+}
+
+fn member(version: &Arc<Version>, source: Source, now_us: i64) -> Member<Arc<Version>> {
+    let Version { sha256, manifest, .. } = &**version;
+    let mut member =
+        Member::staged(sha256.clone(), manifest.version.clone(), source.clone(), version.clone(), now_us);
+    if source == Source::Embedded {
+        // Its tests are its probe.
+        member.stage = Stage::Probed;
+    }
+    member
+}
+
+fn listed(name: &str, lineup: &Lineup<Arc<Version>>, member: &Member<Arc<Version>>) -> Listed {
+    let recordings = member.code.as_ref().map_or(0, |version| version.recordings());
+    let state = match &member.stage {
+        Stage::Staged => "staged",
+        Stage::Probed => "probed",
+        Stage::Failed(_) => "failed",
+        Stage::Canary => "canary",
+        Stage::Active => "active",
+        Stage::Past if recordings > 0 => "draining",
+        Stage::Past => "retired",
+    };
+    Listed {
+        format: name.into(),
+        version: member.version.clone(),
+        sha256: member.sha256.clone(),
+        state,
+        reason: if let Stage::Failed(why) = &member.stage { Some(why.clone()) } else { None },
+        recordings,
+        source: member.source.clone(),
+        since_us: member.since_us,
+        pinned: lineup.pin.as_ref() == Some(&member.sha256),
+        rolled_back: member.rolled_back,
+        code: member.code.clone(),
     }
 }
 
 /// A version as events have it.
 fn about(version: &Version) -> serde_json::Value {
     json!({ "version": version.manifest.version, "sha256": version.sha256 })
+}
+
+trait Young {
+    fn is_young(&self) -> bool;
+}
+
+impl Young for Stamp {
+    fn is_young(&self) -> bool {
+        let written = Duration::from_secs(u64::try_from(self.4).unwrap_or(0));
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + written);
+        age.is_ok_and(|age| age < SETTLING)
+    }
 }
 
 /// The components in a folder. One that can't be read is as good as empty.
@@ -249,7 +1051,10 @@ fn scan(folder: &Path) -> BTreeMap<PathBuf, Stamp> {
         .collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    check::check_size(std::fs::metadata(path)?.len())?;
-    Ok(std::fs::read(path)?)
+async fn read_file(path: PathBuf) -> Result<Vec<u8>, LoadError> {
+    let read = move || {
+        check::check_size(std::fs::metadata(&path)?.len())?;
+        Ok(std::fs::read(path)?)
+    };
+    tokio::task::spawn_blocking(read).await.map_err(|e| LoadError::Read(std::io::Error::other(e)))?
 }

@@ -2,12 +2,20 @@
 
 use std::{
     hash::{Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use wasmtime::{Config, component::Linker};
 
-use super::{bindings, imports::State, limits::TICK, policy::Policy, wasi};
+use super::{
+    bindings,
+    bundle::Bundles,
+    imports::State,
+    limits::{STACK, TICK},
+    policy::Policy,
+    turn::Turns,
+    wasi,
+};
 
 /// One engine a process. Clones share it.
 #[derive(Clone)]
@@ -19,6 +27,9 @@ pub struct Engine {
 struct Inner {
     engine: wasmtime::Engine,
     linker: Linker<State>,
+    /// Who computes longer than a tick.
+    turns: Turns,
+    bundles: OnceLock<Bundles>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -46,7 +57,10 @@ impl Engine {
                 std::thread::sleep(TICK);
             }
         })?;
-        Ok(Self { inner: Arc::new(Inner { engine, linker }), policy: Arc::default() })
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let turns = Turns::new((cores / 2).max(1));
+        let inner = Inner { engine, linker, turns, bundles: OnceLock::new() };
+        Ok(Self { inner: Arc::new(inner), policy: Arc::default() })
     }
 
     /// For an engine that does nothing but compile, with all processors.
@@ -62,6 +76,19 @@ impl Engine {
     /// What the operator says of components.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// From here on writers that fail by their own fault leave a crash bundle. Once.
+    pub fn keep_bundles(&self, bundles: Bundles) {
+        let _ = self.inner.bundles.set(bundles);
+    }
+
+    pub(super) fn bundles(&self) -> Option<&Bundles> {
+        self.inner.bundles.get()
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.inner.turns
     }
 
     /// wasmtime's own engine, for measuring what a call costs with the settings that the server has.
@@ -94,7 +121,7 @@ fn settings() -> Config {
         // No call of a writer waits for another, and concurrency makes each call dearer.
         .concurrency_support(false)
         .epoch_interruption(true)
-        .max_wasm_stack(512 << 10)
+        .max_wasm_stack(STACK as usize)
         .async_stack_size(1 << 20)
         // The same bytes on every machine.
         .cranelift_nan_canonicalization(true)

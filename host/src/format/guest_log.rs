@@ -1,6 +1,7 @@
 //! What components say, on the server's log: cut, counted, and never a flood.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -9,12 +10,16 @@ use std::{
 
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
+use super::{
+    limits::{Limit, Limits},
+    meters::Meters,
+};
 use crate::sync::lock;
 
-/// Longest line, in bytes.
-pub(super) const MAX_LINE: usize = 1024;
-/// Lines a second.
-const MAX_RATE: u32 = 64;
+/// Longest text of a component in an error, in bytes.
+const MAX_TEXT: usize = 1024;
+/// Lines that are kept for a failure to show.
+const KEPT: usize = 32;
 
 /// The log of one instance. Clones share it.
 #[derive(Clone, Debug)]
@@ -24,17 +29,27 @@ pub(super) struct GuestLog(Arc<Mutex<Inner>>);
 struct Inner {
     /// Component and file.
     from: String,
+    /// Lines a second, and bytes of a line.
+    max_lines: u64,
+    max_line: usize,
+    meters: Arc<Meters>,
     second: Instant,
-    lines: u32,
+    lines: u64,
     dropped: u64,
+    /// The last lines that were logged, by level.
+    kept: VecDeque<(u8, String)>,
     /// The last error line: a panic's message, which a trap does not carry.
     last_error: Option<String>,
 }
 
 impl GuestLog {
-    pub(super) fn new(from: String) -> Self {
+    pub(super) fn new(from: String, limits: &Limits, meters: Arc<Meters>) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             from,
+            max_lines: limits.log_lines,
+            max_line: usize::try_from(limits.log_line).unwrap_or(MAX_TEXT),
+            meters,
+            kept: VecDeque::new(),
             second: Instant::now(),
             lines: 0,
             dropped: 0,
@@ -45,7 +60,11 @@ impl GuestLog {
     /// Logs a line; levels as in `host.log`.
     pub(super) fn line(&self, level: u8, message: &str) {
         let mut inner = lock(&self.0);
-        let message = cut(message, MAX_LINE);
+        let cut_off = message.len() > inner.max_line;
+        let message = cut(message, inner.max_line);
+        if cut_off {
+            inner.meters.limit(Limit::LogLine);
+        }
         if level == 0 {
             inner.last_error = Some(message.to_owned());
         }
@@ -54,11 +73,16 @@ impl GuestLog {
             inner.second = Instant::now();
             inner.lines = 0;
         }
-        if inner.lines >= MAX_RATE {
+        if inner.lines >= inner.max_lines {
             inner.dropped += 1;
+            inner.meters.limit(Limit::LogLines);
             return;
         }
         inner.lines += 1;
+        if inner.kept.len() == KEPT {
+            inner.kept.pop_front();
+        }
+        inner.kept.push_back((level, one_line(message)));
         let from = &inner.from;
         match level {
             0 => tracing::error!(component = %from, "{message:?}"),
@@ -66,6 +90,11 @@ impl GuestLog {
             2 => tracing::info!(component = %from, "{message:?}"),
             _ => tracing::debug!(component = %from, "{message:?}"),
         }
+    }
+
+    /// The last lines that were logged, by level, the oldest first.
+    pub(super) fn last_lines(&self) -> Vec<(u8, String)> {
+        lock(&self.0).kept.iter().cloned().collect()
     }
 
     /// The last error line, if there was one.
@@ -77,7 +106,8 @@ impl GuestLog {
 impl Inner {
     fn report_dropped(&mut self) {
         if self.dropped > 0 {
-            tracing::warn!(component = %self.from, lines = self.dropped, "log lines dropped: over 64 a second");
+            let (lines, limit) = (self.dropped, self.max_lines);
+            tracing::warn!(component = %self.from, lines, "log lines dropped: over {limit} a second");
             self.dropped = 0;
         }
     }
@@ -92,7 +122,7 @@ impl Drop for Inner {
 /// A text of a component, as one line of an error: cut, with control characters escaped.
 pub(super) fn one_line(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    cut(text, MAX_LINE).chars().map(escape).collect()
+    cut(text, MAX_TEXT).chars().map(escape).collect()
 }
 
 /// The first `max` bytes of a text, cut between characters.

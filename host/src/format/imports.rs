@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
@@ -14,10 +14,14 @@ use super::{
         host::{self, Error, Piece, Source},
         types,
     },
-    guest_log::{GuestLog, MAX_LINE, cut},
+    bundle::{HostCall, Recent, Trace},
+    engine::Engine,
+    guest_log::{GuestLog, cut},
     held::Held,
-    limits::{Exceeded, Growth, Limits},
+    limits::{Exceeded, Growth, Limit, Limits},
+    meters::Meters,
     needs::Needs,
+    turn::Turn,
     wasi,
 };
 use crate::output::{
@@ -31,14 +35,10 @@ const MAX_READ: u32 = 1 << 20;
 const FLUSH_AT: usize = 4 << 20;
 /// Names of outputs that are the host's own.
 const RESERVED: [&str; 3] = ["info", "json", "new"];
-/// Most pieces of one append.
-const MAX_PIECES: usize = 1 << 16;
 /// Output that a sample justifies besides its payload: MPEG-TS needs a packet of 188 bytes, and tables.
 const SAMPLE_OVERHEAD: u64 = 512;
 /// And that a second of media justifies, however little is in it: MPEG-TS needs clock references.
 const SECOND_OVERHEAD: u64 = 8 << 10;
-/// Resources of a component: its outputs, and what WASI gives it.
-const MAX_RESOURCES: usize = 256;
 
 /// What belongs to one instance.
 pub(crate) struct State {
@@ -46,10 +46,17 @@ pub(crate) struct State {
     wasi: WasiCtx,
     pub(super) log: GuestLog,
     pub(super) growth: Growth,
-    /// Epoch ticks used in this call, and how many are allowed.
-    pub(super) ticks: u64,
-    pub(super) ticks_allowed: u64,
-    limits: Arc<Limits>,
+    pub(super) turn: Turn,
+    /// How long the call may compute.
+    pub(super) time_allowed: Duration,
+    /// Time of computing in all measured calls.
+    pub(super) computing: Duration,
+    pub(super) limits: Arc<Limits>,
+    pub(super) meters: Arc<Meters>,
+    /// The last calls of the host, if a failure is to leave them.
+    pub(super) trace: Option<Trace>,
+    /// Where the last call trapped, in full.
+    pub(super) backtrace: Option<String>,
     /// `None` while a component is only described.
     pub(super) session: Option<Session>,
 }
@@ -65,6 +72,8 @@ pub(super) struct Session {
     pub(super) appended: u64,
     /// From the origin to the latest DTS given.
     pub(super) media_ms: i64,
+    /// What the writer was given lately, if a failure is to leave it.
+    pub(super) recent: Option<Recent>,
     heads: Vec<OutputId>,
     /// Whether outputs of an earlier instance may be opened.
     recovers: bool,
@@ -84,12 +93,13 @@ impl Session {
             appended_in_call: 0,
             appended: 0,
             media_ms: 0,
+            recent: None,
             heads: Vec::new(),
         }
     }
 
     /// A function is for those whose manifest says that they need it.
-    fn needs(&self, need: Needs, function: &str) -> Result<(), Error> {
+    fn needs(&self, need: Needs, function: &str) -> Result<(), No> {
         match self.needs.contains(need) {
             true => Ok(()),
             false => Err(bad_call(format!("{function}: the manifest's needs do not list `{need}`"))),
@@ -107,26 +117,64 @@ pub struct Output {
 
 impl State {
     /// For an instance that is only asked what it is.
-    pub(super) fn bare(limits: &Arc<Limits>, epoch: Duration, from: &str) -> Self {
-        let log = GuestLog::new(from.to_owned());
+    pub(super) fn bare(engine: &Engine, limits: &Arc<Limits>, epoch: Duration, from: &str) -> Self {
+        Self::new(engine, limits, &Arc::default(), epoch, from)
+    }
+
+    fn new(engine: &Engine, limits: &Arc<Limits>, meters: &Arc<Meters>, epoch: Duration, from: &str) -> Self {
+        let log = GuestLog::new(from.to_owned(), limits, meters.clone());
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_RESOURCES);
+        table.set_max_capacity(usize::try_from(limits.resources).unwrap_or(usize::MAX));
         Self {
             table,
             wasi: wasi::context(epoch, &log),
             log,
             growth: Growth::new(limits),
-            ticks: 0,
-            ticks_allowed: 0,
+            turn: Turn::new(engine.turns().clone()),
+            time_allowed: Duration::ZERO,
+            computing: Duration::ZERO,
             limits: limits.clone(),
+            meters: meters.clone(),
+            trace: None,
+            backtrace: None,
             session: None,
         }
     }
 
     /// For an instance that writes a segment.
-    pub(super) fn with_session(limits: &Arc<Limits>, from: &str, session: Session) -> Self {
+    pub(super) fn with_session(
+        engine: &Engine,
+        limits: &Arc<Limits>,
+        meters: &Arc<Meters>,
+        from: &str,
+        session: Session,
+    ) -> Self {
         let epoch = Duration::from_micros(u64::try_from(session.start.epoch_us).unwrap_or(0));
-        Self { session: Some(session), ..Self::bare(limits, epoch, from) }
+        let trace = session.recent.is_some().then(Trace::default);
+        Self { session: Some(session), trace, ..Self::new(engine, limits, meters, epoch, from) }
+    }
+
+    /// Gives a component the answer to a call, and keeps what it was.
+    fn noted<T: Short>(
+        &mut self,
+        call: &'static str,
+        name: &str,
+        args: &[u64],
+        result: wasmtime::Result<Result<T, No>>,
+    ) -> Answer<T> {
+        if let Ok(Err(No::Limit(Exceeded { limit, .. }))) = &result {
+            self.meters.limit(*limit);
+        }
+        let answer = result.map(|result| result.map_err(Error::from));
+        if let Some(trace) = &mut self.trace {
+            let said = match &answer {
+                Ok(Ok(value)) => Ok(value.short()),
+                Ok(Err(error)) => Err(format!("{}: {}", error.code, error.message)),
+                Err(error) => Err(format!("trap: {error}")),
+            };
+            trace.push(HostCall::new(call, name, args, said));
+        }
+        answer
     }
 
     fn session(&mut self) -> wasmtime::Result<&mut Session> {
@@ -134,10 +182,7 @@ impl State {
     }
 
     /// The session and an open output of it.
-    fn output(
-        &mut self,
-        output: &Resource<Output>,
-    ) -> wasmtime::Result<Result<(&mut Session, OutputId), Error>> {
+    fn output(&mut self, output: &Resource<Output>) -> Checked<(&mut Session, OutputId)> {
         let &Output { id, closed } = self.table.get(output)?;
         let session = self.session()?;
         Ok(if closed { Err(bad_call("the output is closed")) } else { Ok((session, id)) })
@@ -154,23 +199,71 @@ fn error(code: &str, message: impl Into<String>) -> Error {
     Error { code: code.into(), message: message.into() }
 }
 
-fn bad_call(message: impl Into<String>) -> Error {
-    error("bad-call", message)
+fn bad_call(message: impl Into<String>) -> No {
+    No::Bad(error("bad-call", message))
 }
 
-impl From<OutputError> for Error {
-    fn from(e: OutputError) -> Self {
-        error("output", e.to_string())
+/// Why a component does not get what it asked for.
+enum No {
+    Bad(Error),
+    Limit(Exceeded),
+    Output(OutputError),
+}
+
+impl From<Exceeded> for No {
+    fn from(error: Exceeded) -> Self {
+        No::Limit(error)
     }
 }
 
-impl From<Exceeded> for Error {
-    fn from(e: Exceeded) -> Self {
-        error("limit", e.to_string())
+impl From<OutputError> for No {
+    fn from(error: OutputError) -> Self {
+        No::Output(error)
     }
 }
 
+impl From<No> for Error {
+    fn from(no: No) -> Self {
+        match no {
+            No::Bad(error) => error,
+            No::Limit(exceeded) => error("limit", exceeded.to_string()),
+            No::Output(output) => error("output", output.to_string()),
+        }
+    }
+}
+
+/// What a component gets, and what it is made of. The outer error is a trap.
 type Answer<T> = wasmtime::Result<Result<T, Error>>;
+type Checked<T> = wasmtime::Result<Result<T, No>>;
+
+/// An answer as a number, for the list of calls.
+trait Short {
+    fn short(&self) -> u64;
+}
+
+impl Short for () {
+    fn short(&self) -> u64 {
+        0
+    }
+}
+
+impl Short for u64 {
+    fn short(&self) -> u64 {
+        *self
+    }
+}
+
+impl Short for Vec<u8> {
+    fn short(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+impl Short for Resource<Output> {
+    fn short(&self) -> u64 {
+        self.rep().into()
+    }
+}
 
 /// Ends a host function with an error of the contract.
 macro_rules! check {
@@ -182,51 +275,45 @@ macro_rules! check {
     };
 }
 
-impl types::Host for State {}
-
-impl host::Host for State {
-    async fn create(&mut self, name: String, role: String) -> Answer<Resource<Output>> {
-        let max = self.limits.outputs;
+/// What the functions of the contract do.
+impl State {
+    async fn do_create(&mut self, name: &str, role: &str) -> Checked<Resource<Output>> {
+        let limits = self.limits.clone();
         let session = self.session()?;
-        let Some(role) = Role::parse(&role) else {
-            return Ok(Err(bad_call(format!("there is no role {:?}", cut(&role, 80)))));
+        let Some(role) = Role::parse(role) else {
+            return Ok(Err(bad_call(format!("there is no role {:?}", cut(role, 80)))));
         };
         let plain = (1..=32).contains(&name.len())
             && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if if role == Role::Main { !name.is_empty() } else { !plain || RESERVED.contains(&&*name) } {
-            let name = cut(&name, 80);
+        if if role == Role::Main { !name.is_empty() } else { !plain || RESERVED.contains(&name) } {
+            let name = cut(name, 80);
             return Ok(Err(bad_call(format!("{name:?} can't be the name of a {} output", role.as_str()))));
         }
-        if session.segment.find(&name).is_some() {
+        if session.segment.find(name).is_some() {
             return Ok(Err(bad_call(format!("there is an output {name:?} already"))));
         }
         if role == Role::Main && session.segment.has_main() {
             return Ok(Err(bad_call("there is a main file already")));
         }
-        if session.segment.outputs() >= max {
-            return Ok(Err(Exceeded { name: "outputs", limit: max.to_string() }.into()));
+        if session.segment.outputs() as u64 >= limits.outputs {
+            return Ok(Err(limits.exceeded(Limit::Outputs).into()));
         }
-        let id = check!(session.segment.create(&name, role, &session.start).await);
-        Ok(Ok(self.table.push(Output { id, closed: false })?))
+        let id = check!(session.segment.create(name, role, &session.start).await);
+        Ok(Ok(check!(self.push(id)?)))
     }
 
-    async fn reopen(&mut self, name: String) -> Answer<Resource<Output>> {
+    fn do_reopen(&mut self, name: &str) -> Checked<Resource<Output>> {
         let session = self.session()?;
         if !session.recovers {
-            return Ok(Err(bad_call(format!("reopen {:?} outside of recover", cut(&name, 80)))));
+            return Ok(Err(bad_call(format!("reopen {:?} outside of recover", cut(name, 80)))));
         }
-        match session.segment.find(&name) {
-            Some(id) => Ok(Ok(self.table.push(Output { id, closed: false })?)),
-            None => Ok(Err(bad_call(format!("there is no output {:?}", cut(&name, 80))))),
+        match session.segment.find(name) {
+            Some(id) => self.push(id),
+            None => Ok(Err(bad_call(format!("there is no output {:?}", cut(name, 80))))),
         }
     }
 
-    async fn replace(&mut self, _name: String, _bytes: Vec<u8>) -> Answer<()> {
-        self.session()?;
-        Ok(Err(error("unsupported", "this server keeps no files of a run yet")))
-    }
-
-    async fn read_sample(&mut self, seq: u64, offset: u32, len: u32) -> Answer<Vec<u8>> {
+    fn do_read_sample(&mut self, seq: u64, offset: u32, len: u32) -> Checked<Vec<u8>> {
         let held = &self.session()?.held;
         let payload = check!(held.get(seq).map_err(bad_call));
         let start = payload.len().min(offset as usize);
@@ -234,18 +321,19 @@ impl host::Host for State {
         Ok(Ok(payload[start..end].to_vec()))
     }
 
-    async fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
-        self.log.line(level, cut(&message, MAX_LINE));
-        Ok(())
-    }
-}
-
-impl host::HostOutput for State {
-    async fn append(&mut self, this: Resource<Output>, inline: Vec<u8>, pieces: Vec<Piece>) -> Answer<u64> {
+    async fn do_append(
+        &mut self,
+        this: Resource<Output>,
+        inline: Vec<u8>,
+        pieces: Vec<Piece>,
+    ) -> Checked<u64> {
         let limits = self.limits.clone();
         let (session, id) = check!(self.output(&this)?);
-        if pieces.len() > MAX_PIECES {
-            return Ok(Err(error("limit", format!("{} pieces, at most {MAX_PIECES} at once", pieces.len()))));
+        if pieces.len() as u64 > limits.pieces {
+            return Ok(Err(limits.exceeded(Limit::Pieces).into()));
+        }
+        if inline.len() as u64 > limits.inline_bytes {
+            return Ok(Err(limits.exceeded(Limit::InlineBytes).into()));
         }
         let inline = Bytes::from(inline);
         let bytes = check!(gather(&session.held, inline, &pieces).map_err(bad_call));
@@ -260,7 +348,7 @@ impl host::HostOutput for State {
         Ok(Ok(offset))
     }
 
-    async fn patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
+    async fn do_patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Checked<()> {
         let (session, id) = check!(self.output(&this)?);
         check!(session.needs(Needs::PATCH, "patch"));
         let size = session.segment.size(id);
@@ -272,22 +360,18 @@ impl host::HostOutput for State {
         Ok(Ok(()))
     }
 
-    async fn read(&mut self, this: Resource<Output>, offset: u64, len: u32) -> Answer<Vec<u8>> {
+    async fn do_read(&mut self, this: Resource<Output>, offset: u64, len: u32) -> Checked<Vec<u8>> {
         let (session, id) = check!(self.output(&this)?);
         check!(session.needs(Needs::READ_BACK, "read"));
         if len > MAX_READ {
-            return Ok(Err(error("limit", format!("read of {len} bytes, at most {MAX_READ} at once"))));
+            let message = format!("read of {len} bytes, at most {MAX_READ} at once");
+            return Ok(Err(No::Bad(error("limit", message))));
         }
         Ok(Ok(check!(session.segment.read(id, offset, len).await)))
     }
 
-    async fn size(&mut self, this: Resource<Output>) -> wasmtime::Result<u64> {
-        let id = self.table.get(&this)?.id;
-        Ok(self.session()?.segment.size(id))
-    }
-
-    async fn head(&mut self, this: Resource<Output>, min: u64) -> Answer<u64> {
-        let max = self.limits.head;
+    async fn do_head(&mut self, this: Resource<Output>, min: u64) -> Checked<u64> {
+        let limits = self.limits.clone();
         let (session, id) = check!(self.output(&this)?);
         check!(session.needs(Needs::HEAD_ROOM, "head"));
         if session.segment.role(id) != Role::Spool
@@ -296,8 +380,8 @@ impl host::HostOutput for State {
         {
             return Ok(Err(bad_call("head is for a spool, once, before promote")));
         }
-        if min > max {
-            return Ok(Err(Exceeded { name: "head", limit: format!("{} MiB", max >> 20) }.into()));
+        if min > limits.head {
+            return Ok(Err(limits.exceeded(Limit::Head).into()));
         }
         let rounded = min.next_multiple_of(u64::from(session.start.head_align));
         let head = rounded.max(session.start.head_room);
@@ -306,7 +390,7 @@ impl host::HostOutput for State {
         Ok(Ok(head))
     }
 
-    async fn write_head(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
+    async fn do_write_head(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Checked<()> {
         let (session, id) = check!(self.output(&this)?);
         let head = if session.heads.contains(&id) { session.segment.head(id) } else { 0 };
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > head) {
@@ -317,7 +401,7 @@ impl host::HostOutput for State {
         Ok(Ok(()))
     }
 
-    async fn promote(&mut self, this: Resource<Output>) -> Answer<()> {
+    fn do_promote(&mut self, this: Resource<Output>) -> Checked<()> {
         let (session, id) = check!(self.output(&this)?);
         if session.segment.role(id) != Role::Spool || session.segment.has_main() {
             return Ok(Err(bad_call("promote is for one spool of a segment without a main file")));
@@ -326,11 +410,98 @@ impl host::HostOutput for State {
         Ok(Ok(()))
     }
 
-    async fn close(&mut self, this: Resource<Output>) -> Answer<()> {
+    async fn do_close(&mut self, this: Resource<Output>) -> Checked<()> {
         let (session, _) = check!(self.output(&this)?);
         check!(session.segment.flush().await);
         self.table.get_mut(&this)?.closed = true;
         Ok(Ok(()))
+    }
+
+    /// A handle for an output.
+    fn push(&mut self, id: OutputId) -> Checked<Resource<Output>> {
+        match self.table.push(Output { id, closed: false }) {
+            Err(ResourceTableError::Full) => Ok(Err(self.limits.exceeded(Limit::Resources).into())),
+            handle => Ok(Ok(handle?)),
+        }
+    }
+}
+
+impl types::Host for State {}
+
+impl host::Host for State {
+    async fn create(&mut self, name: String, role: String) -> Answer<Resource<Output>> {
+        let result = self.do_create(&name, &role).await;
+        self.noted("create", &format!("{} {}", cut(&name, 40), cut(&role, 40)), &[], result)
+    }
+
+    async fn reopen(&mut self, name: String) -> Answer<Resource<Output>> {
+        let result = self.do_reopen(&name);
+        self.noted("reopen", cut(&name, 80), &[], result)
+    }
+
+    async fn replace(&mut self, name: String, bytes: Vec<u8>) -> Answer<()> {
+        let no = No::Bad(error("unsupported", "this server keeps no files of a run yet"));
+        let result = self.session().map(|_| Err(no));
+        self.noted("replace", cut(&name, 80), &[bytes.len() as u64], result)
+    }
+
+    async fn read_sample(&mut self, seq: u64, offset: u32, len: u32) -> Answer<Vec<u8>> {
+        let result = self.do_read_sample(seq, offset, len);
+        self.noted("read-sample", "", &[seq, offset.into(), len.into()], result)
+    }
+
+    async fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
+        self.log.line(level, &message);
+        Ok(())
+    }
+}
+
+impl host::HostOutput for State {
+    async fn append(&mut self, this: Resource<Output>, inline: Vec<u8>, pieces: Vec<Piece>) -> Answer<u64> {
+        let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
+        let result = self.do_append(this, inline, pieces).await;
+        self.noted("append", "", &args, result)
+    }
+
+    async fn patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
+        let args = [this.rep().into(), offset, bytes.len() as u64];
+        let result = self.do_patch(this, offset, bytes).await;
+        self.noted("patch", "", &args, result)
+    }
+
+    async fn read(&mut self, this: Resource<Output>, offset: u64, len: u32) -> Answer<Vec<u8>> {
+        let args = [this.rep().into(), offset, len.into()];
+        let result = self.do_read(this, offset, len).await;
+        self.noted("read", "", &args, result)
+    }
+
+    async fn size(&mut self, this: Resource<Output>) -> wasmtime::Result<u64> {
+        let id = self.table.get(&this)?.id;
+        Ok(self.session()?.segment.size(id))
+    }
+
+    async fn head(&mut self, this: Resource<Output>, min: u64) -> Answer<u64> {
+        let args = [this.rep().into(), min];
+        let result = self.do_head(this, min).await;
+        self.noted("head", "", &args, result)
+    }
+
+    async fn write_head(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
+        let args = [this.rep().into(), offset, bytes.len() as u64];
+        let result = self.do_write_head(this, offset, bytes).await;
+        self.noted("write-head", "", &args, result)
+    }
+
+    async fn promote(&mut self, this: Resource<Output>) -> Answer<()> {
+        let args = [this.rep().into()];
+        let result = self.do_promote(this);
+        self.noted("promote", "", &args, result)
+    }
+
+    async fn close(&mut self, this: Resource<Output>) -> Answer<()> {
+        let args = [this.rep().into()];
+        let result = self.do_close(this).await;
+        self.noted("close", "", &args, result)
     }
 
     async fn drop(&mut self, this: Resource<Output>) -> wasmtime::Result<()> {
@@ -373,17 +544,19 @@ fn gather(held: &Held, inline: Bytes, pieces: &[Piece]) -> Result<Vec<Bytes>, St
 
 fn allow_output(session: &Session, limits: &Limits, len: u64) -> Result<(), Exceeded> {
     if session.appended_in_call + len > limits.output_per_call {
-        let limit = format!("{} MiB", limits.output_per_call >> 20);
-        return Err(Exceeded { name: "output-per-call", limit });
+        return Err(limits.exceeded(Limit::OutputPerCall));
     }
     let media_s = u64::try_from(session.media_ms / 1000).unwrap_or(0);
-    let total = limits.output_total
-        + 4 * session.given
-        + SAMPLE_OVERHEAD * session.held.next()
-        + SECOND_OVERHEAD.saturating_mul(media_s);
+    let for_payload = limits.output_rate.saturating_mul(session.given);
+    let total = limits
+        .output_total
+        .saturating_add(for_payload)
+        .saturating_add(SAMPLE_OVERHEAD * session.held.next())
+        .saturating_add(SECOND_OVERHEAD.saturating_mul(media_s));
     if session.appended + len > total {
-        let limit = format!("{} MiB, four times the payload, and 8 KiB a second", limits.output_total >> 20);
-        return Err(Exceeded { name: "output-total", limit });
+        // The one that counts for more is the one to raise.
+        let for_payload = for_payload > limits.output_total;
+        return Err(limits.exceeded(if for_payload { Limit::OutputRate } else { Limit::OutputTotal }));
     }
     Ok(())
 }

@@ -3,10 +3,15 @@
 //! A component that implements a format is loaded once (`version`), from the binary or from the formats
 //! folder (`catalog`): checked against the contract (`check`, `contract`), and against what the operator allows
 //! (`policy`, `needs`, `signature`), compiled in a process of its own ([`compile`]) or taken from the cache of
-//! compiled ones (`cache`), and tried ([`probe`], [`validate`]). Each segment gets an instance of its own in a store of its own (`writer`), with limits ([`limits`]), the host's functions
-//! (`imports`) and a WASI that grants nothing (`wasi`). When it traps or breaks a rule its store is
-//! dropped, and nothing else notices.
+//! compiled ones (`cache`), tried ([`probe`], [`validate`]) and kept (`vault`). Which version of a format writes is
+//! decided in `lineup`, by commands, or by the comparison of a canary with it (`shadow`, [`trial`]).
+//!
+//! Each segment gets an instance of its own in a store of its own (`writer`), with limits ([`limits`]), the host's
+//! functions (`imports`) and a WASI that grants nothing (`wasi`). When it traps or breaks a rule its store is dropped,
+//! and nothing else notices: who computes long waits for a `turn`. What each version does is counted ([`meters`]), and
+//! what made it fail is kept ([`bundle`]).
 
+pub mod bundle;
 mod cache;
 mod catalog;
 mod check;
@@ -16,21 +21,29 @@ mod engine;
 mod guest_log;
 mod held;
 mod imports;
+pub mod intake;
 pub mod limits;
+pub mod lineup;
+pub mod meters;
 mod needs;
 mod policy;
 pub mod probe;
+mod shadow;
 mod signature;
+pub mod trial;
+mod turn;
 pub mod validate;
+mod vault;
 mod version;
 mod wasi;
 mod writer;
 
-pub use catalog::Formats;
+pub use catalog::{ChangeError, Formats, Listed, Loading, Settings};
 pub use check::Mismatch;
 pub use engine::Engine;
 pub use needs::Needs;
 pub use policy::Policy;
+pub use shadow::Shadow;
 pub use signature::{Key, SignatureError};
 pub use version::{LoadError, Manifest, OptionSpec, Version};
 pub use writer::{Begin, Closing, End, Failed, Finished, HEAD_ALIGN, Writer, recover};

@@ -1,6 +1,11 @@
 //! Signatures of components, by minisign: `X.wasm.minisig` beside `X.wasm`.
 
-use std::{fs, io::Read, path::Path, str::FromStr};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use minisign_verify::{PublicKey, Signature};
 
@@ -40,12 +45,18 @@ pub enum SignatureError {
     Bad { file: String, error: String },
 }
 
+/// Where the signature of a file is.
+pub(super) fn beside(file: impl AsRef<Path>) -> PathBuf {
+    let mut path = file.as_ref().as_os_str().to_owned();
+    path.push(".minisig");
+    path.into()
+}
+
 impl Key {
     /// Checks that who has this key signed the bytes of a file, and nothing else. Blocks.
     pub(super) fn check(&self, file: &Path, bytes: &[u8]) -> Result<(), SignatureError> {
-        let mut path = file.as_os_str().to_owned();
-        path.push(".minisig");
-        let file = Path::new(&path).display().to_string();
+        let path = beside(file);
+        let file = path.display().to_string();
         let mut text = String::new();
         match fs::File::open(&path).and_then(|f| f.take(MAX_SIGNATURE).read_to_string(&mut text)) {
             Ok(_) => {}

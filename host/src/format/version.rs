@@ -12,7 +12,8 @@ use super::{
     compile::{CompileError, Urgency},
     guest_log::cut,
     imports::State,
-    limits::Limits,
+    limits::{Limit, Limits},
+    meters::Meters,
     needs::Needs,
     recovery_bindings::PluginWithRecoveryPre,
     signature::SignatureError,
@@ -23,6 +24,9 @@ use crate::output::hex;
 /// What it may export as well.
 const RECOVERY: &str = "reelwright:writer/recovery@0.1";
 
+/// Most codecs, needs or options of a manifest.
+const MAX_LISTED: usize = 64;
+
 /// Why a component is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -30,6 +34,10 @@ pub enum LoadError {
     Read(#[from] std::io::Error),
     #[error("it has {size} bytes; a component has at most {}", check::MAX_COMPONENT)]
     TooLarge { size: u64 },
+    #[error("{} lies outside the formats folder, the media root and the allowed paths", path.display())]
+    Outside { path: PathBuf },
+    #[error("{} is not a file", path.display())]
+    NotAFile { path: PathBuf },
     #[error("it is not WebAssembly: it begins with {0:02x?}")]
     NotWasm(Vec<u8>),
     #[error("it is a core module, not a component; build it for wasm32-wasip2")]
@@ -99,7 +107,10 @@ pub struct Version {
     pub(super) pre: bindings::PluginPre<State>,
     /// If it can finish what lost its writer.
     pub(super) recovery: Option<PluginWithRecoveryPre<State>>,
+    /// What holds for its format.
     pub(super) limits: Arc<Limits>,
+    /// What is counted of it.
+    pub meters: Arc<Meters>,
     pub(super) copies_payload: bool,
     /// What its manifest says that it needs.
     pub(super) needs: Needs,
@@ -112,6 +123,16 @@ impl std::fmt::Debug for Version {
 }
 
 impl Version {
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Segments of it that are being written.
+    pub fn recordings(&self) -> u64 {
+        self.meters.open()
+    }
+
     /// Whether it can finish a segment that lost its writer.
     pub fn recovers(&self) -> bool {
         self.recovery.is_some()
@@ -155,12 +176,13 @@ impl Version {
         let recovery = recovery.transpose().map_err(mismatch)?;
         let pre = bindings::PluginPre::new(pre).map_err(mismatch)?;
         let from = file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
-        let manifest = describe(engine, &pre, limits, &from).await?;
+        let manifest = describe(engine, &pre, &Arc::new(limits.to_describe()), &from).await?;
         let needs = check_manifest(&manifest).map_err(LoadError::Manifest)?;
         let grant = engine.policy().grant;
         if file.is_some() && !grant.contains(needs) {
             return Err(LoadError::NotGranted { missing: needs.without(grant), grant });
         }
+        let resolved = Arc::new(limits.for_format(&manifest.format));
         Ok(Self {
             copies_payload: needs.contains(Needs::PAYLOAD),
             needs,
@@ -170,7 +192,8 @@ impl Version {
             engine: engine.clone(),
             pre,
             recovery,
-            limits: limits.clone(),
+            meters: Arc::default(),
+            limits: resolved,
         })
     }
 }
@@ -193,9 +216,9 @@ async fn describe(
     from: &str,
 ) -> Result<Manifest, super::FormatError> {
     let fail = |cause| super::FormatError { component: from.to_owned(), call: "describe", cause };
-    let mut store = writer::store(engine, limits, State::bare(limits, Duration::ZERO, from));
+    let mut store = writer::store(engine, limits, State::bare(engine, limits, Duration::ZERO, from));
     let plugin = writer::instantiate(&mut store, pre, limits).await.map_err(fail)?;
-    let time = Time { name: "describe-time", limit: limits.describe_time };
+    let time = Time::of(limits, Limit::DescribeTime);
     let result = writer::call(&mut store, time, async |store| {
         plugin.reelwright_writer_writer().call_describe(store).await
     })
@@ -234,6 +257,33 @@ fn check_manifest(manifest: &Manifest) -> Result<Needs, String> {
     let version = &manifest.version;
     if version.is_empty() || version.len() > 64 || !version.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("version {:?}: 1 to 64 printable characters", cut(version, 80)));
+    }
+    let plain = |text: &str, max: usize| text.len() <= max && !text.contains(char::is_control);
+    let mime = &manifest.mime;
+    if !(1..=128).contains(&mime.len()) || !mime.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+        return Err(format!("mime {:?}: 1 to 128 printable characters", cut(mime, 80)));
+    }
+    let Manifest { codecs, options, .. } = manifest;
+    for (what, found) in
+        [("codecs", codecs.len()), ("needs", manifest.needs.len()), ("options", options.len())]
+    {
+        if found > MAX_LISTED {
+            return Err(format!("{found} {what}, at most {MAX_LISTED}"));
+        }
+    }
+    if let Some(codec) = codecs.iter().find(|codec| codec.is_empty() || !plain(codec, 64)) {
+        return Err(format!("codec {:?}: 1 to 64 bytes without control characters", cut(codec, 80)));
+    }
+    for OptionSpec { key, default_value, help } in options {
+        if !word(key, 64, true) {
+            return Err(format!("option {:?}: 1 to 64 of a-z, 0-9 and -", cut(key, 80)));
+        }
+        for (what, text) in [("default", default_value), ("help", help)] {
+            if !plain(text, 1024) {
+                let said = "at most 1024 bytes without control characters";
+                return Err(format!("option {key:?}: its {what}, {:?}: {said}", cut(text, 80)));
+            }
+        }
     }
     Needs::parse(&manifest.needs).map_err(|need| {
         format!("it needs {:?}, which this server does not have: {}", cut(need, 80), Needs::ALL)

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{Store, Trap, UpdateDeadline, component::ResourceTableError};
 
 use super::{
     Cause, FormatError, Version,
@@ -13,10 +13,12 @@ use super::{
             Track as WitTrack, TrackEnd,
         },
     },
+    bundle::Step,
     engine::Engine,
     guest_log::one_line,
     imports::{Session, State},
-    limits::{Exceeded, Limits, TICK},
+    limits::{Limit, Limits},
+    meters::{Call, Mark},
 };
 use crate::{
     media::{Sample, Track},
@@ -54,7 +56,7 @@ pub struct Begin {
 }
 
 /// How a segment ends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     pub reason: &'static str,
     /// By track, the DTS at which it ends.
@@ -164,6 +166,8 @@ pub struct Writer {
     version: Arc<Version>,
     plugin: Plugin,
     store: Store<State>,
+    /// In the version's counters.
+    mark: Mark,
     /// The latest DTS given.
     last_ms: i64,
     dead: bool,
@@ -182,13 +186,14 @@ impl Writer {
         let start = journal_start(&version, &segment, begin);
         let from = format!("{} {}", version.label(), segment.path().display());
         let wit = wit_start(&start);
-        let state =
-            State::with_session(&version.limits, &from, Session::new(segment, start, false, version.needs));
+        let mut session = Session::new(segment, start, false, version.needs);
+        session.recent = version.engine.bundles().map(|bundles| bundles.recent());
+        let state = State::with_session(&version.engine, &version.limits, &version.meters, &from, session);
         let mut store = store(&version.engine, &version.limits, state);
         let result = async {
             check_codecs(&version, &wit.tracks)?;
             let plugin = instantiate(&mut store, &version.pre, &version.limits).await?;
-            let time = Time { name: "open-time", limit: version.limits.open_time };
+            let time = Time::of(&version.limits, Limit::OpenTime);
             let opened = call(&mut store, time, async |store| {
                 plugin.reelwright_writer_writer().call_open(store, &wit).await
             })
@@ -200,10 +205,18 @@ impl Writer {
         }
         .await;
         match result {
-            Ok(plugin) => Ok(Self { version, plugin, store, last_ms, dead: false }),
+            Ok(plugin) => {
+                let mark = Mark::new(version.meters.clone());
+                let mut writer = Self { version, plugin, store, mark, last_ms, dead: false };
+                writer.measure();
+                Ok(writer)
+            }
             Err(mut cause) => {
-                if let Some(session) = store.data_mut().session.take() {
+                if let Some(session) = &store.data().session {
                     cause = blame(cause, &session.segment);
+                }
+                blamed(&version, &store, "open", &cause);
+                if let Some(session) = store.data_mut().session.take() {
                     session.segment.discard().await;
                 }
                 Err(FormatError { component: version.label(), call: "open", cause })
@@ -231,9 +244,20 @@ impl Writer {
         self.session().segment.total_size()
     }
 
+    /// Time of computing so far, over all calls.
+    pub fn computing(&self) -> Duration {
+        self.store.data().computing
+    }
+
     /// Bytes of memory that the instance uses.
     pub fn memory(&self) -> usize {
-        self.store.data().growth.memory_used()
+        usize::try_from(self.store.data().growth.memory_used()).unwrap_or(usize::MAX)
+    }
+
+    /// Brings the version's counters up to date.
+    fn measure(&mut self) {
+        let (memory, appended) = (self.store.data().growth.memory_used(), self.session().appended);
+        self.mark.now(memory, appended);
     }
 
     /// Writes samples: any number, in run time. What is appended is on its way to the disk when this returns.
@@ -261,18 +285,23 @@ impl Writer {
         if copies {
             payloads.reserve_exact(batch.iter().map(|s| s.data.len()).sum());
         }
+        let bytes = batch.iter().map(|sample| sample.data.len() as u64).sum();
+        self.version.meters.given(batch.len() as u64, bytes);
         let session = self.session_mut();
+        if let Some(recent) = &mut session.recent {
+            recent.push(Step::Samples(batch.to_vec()));
+        }
         session.appended_in_call = 0;
         session.media_ms = last_ms.saturating_sub(session.start.origin_ms);
+        session.given += bytes;
         let headers: Vec<WitSample> = batch
             .iter()
             .map(|sample| {
                 if copies {
                     payloads.extend_from_slice(&sample.data);
                 }
-                session.given += sample.data.len() as u64;
                 WitSample {
-                    seq: session.held.push(sample.data.clone()),
+                    seq: session.held.push(sample.dts_ms, sample.data.clone()),
                     dts: sample.dts_ms,
                     pts: sample.pts_ms,
                     duration: 0,
@@ -282,13 +311,13 @@ impl Writer {
                 }
             })
             .collect();
-        let time = Time { name: "write-time", limit: self.version.limits.write_time };
+        let time = Time::of(&self.version.limits, Limit::WriteTime);
         let writer = self.plugin.reelwright_writer_writer();
         let result =
             call(&mut self.store, time, async |store| writer.call_write(store, &headers, &payloads).await)
                 .await?;
         let needed = result.map_err(refused)?;
-        let max_held = self.version.limits.held;
+        let limits = self.version.limits.clone();
         let session = self.session_mut();
         let (first, next) = (session.held.first(), session.held.next());
         if !(first..=next).contains(&needed) {
@@ -298,8 +327,17 @@ impl Writer {
         }
         session.held.free_before(needed);
         session.segment.contains(needed, last_ms);
-        if session.held.bytes() > max_held {
-            return Err(Cause::Limit { name: "held", limit: format!("{} MiB", max_held >> 20) });
+        let held_ms = session.held.first_ms().map_or(0, |first_ms| last_ms.saturating_sub(first_ms));
+        let exceeded = if session.held.bytes() > limits.held {
+            Some(Limit::Held)
+        } else if i128::from(held_ms) > limits.held_time.as_millis() as i128 {
+            Some(Limit::HeldTime)
+        } else {
+            None
+        };
+        if let Some(limit) = exceeded {
+            self.version.meters.limit(limit);
+            return Err(limits.exceeded(limit).into());
         }
         Ok(session.segment.flush().await?)
     }
@@ -311,14 +349,18 @@ impl Writer {
     }
 
     /// Announces the tracks anew. `false`: the format wants a new segment for them.
-    pub async fn update_tracks(&mut self, tracks: &[Track]) -> Result<bool, FormatError> {
-        let tracks: Vec<WitTrack> = tracks.iter().map(wit_track).collect();
+    pub async fn update_tracks(&mut self, given: &[Track]) -> Result<bool, FormatError> {
+        let tracks: Vec<WitTrack> = given.iter().map(wit_track).collect();
         let result = async {
             if check_codecs(&self.version, &tracks).is_err() {
                 return Ok(false);
             }
-            self.session_mut().appended_in_call = 0;
-            let time = Time { name: "write-time", limit: self.version.limits.write_time };
+            let session = self.session_mut();
+            if let Some(recent) = &mut session.recent {
+                recent.push(Step::Tracks(given.to_vec()));
+            }
+            session.appended_in_call = 0;
+            let time = Time::of(&self.version.limits, Limit::WriteTime).measured(Call::UpdateTracks);
             let writer = self.plugin.reelwright_writer_writer();
             let answer =
                 call(&mut self.store, time, async |store| writer.call_update_tracks(store, &tracks).await)
@@ -334,11 +376,15 @@ impl Writer {
     /// Lets the component end the segment; [`Closing::complete`] does the rest. On an error the files stay as they are.
     pub async fn finish(mut self, end: End) -> Result<Closing, Failed> {
         let tracks = end.tracks.iter().map(|&(track, dts)| TrackEnd { track, dts }).collect();
+        let session = self.session_mut();
+        session.appended_in_call = 0;
+        if let Some(recent) = &mut session.recent {
+            recent.push(Step::End(end.clone()));
+        }
         let end = WitEnd { reason: end.reason.into(), tracks, properties: Vec::new() };
-        self.session_mut().appended_in_call = 0;
         let result = async {
             self.session_mut().segment.begin_to_close().await?;
-            let time = Time { name: "finish-time", limit: self.version.limits.finish_time };
+            let time = Time::of(&self.version.limits, Limit::FinishTime);
             let writer = self.plugin.reelwright_writer_writer();
             let summary =
                 call(&mut self.store, time, async |store| writer.call_finish(store, &end).await).await?;
@@ -362,6 +408,7 @@ impl Writer {
             Ok(summary) => summary,
             Err(error) => return Err(Failed { error, orphan: self.abandon().await }),
         };
+        self.version.meters.finished();
         let session = self.store.data_mut().session.take().expect("a writer has a session");
         let properties = summary.properties.into_iter().map(|p| (p.key, p.value)).collect();
         Ok(Closing {
@@ -404,9 +451,11 @@ impl Writer {
 
     fn check<T>(&mut self, call: &'static str, result: Result<T, Cause>) -> Result<T, FormatError> {
         debug_assert!(!self.dead, "{call} after an error");
+        self.measure();
         result.map_err(|cause| {
             self.dead = true;
             let cause = blame(cause, &self.session().segment);
+            blamed(&self.version, &self.store, call, &cause);
             FormatError { component: self.version.label(), call, cause }
         })
     }
@@ -425,14 +474,15 @@ pub async fn recover(
     let from = format!("{} {}", version.label(), segment.path().display());
     let wit = wit_start(&start);
     let outputs = segment.output_names().into_iter().filter(|name| name != MANIFEST).collect::<Vec<_>>();
-    let state =
-        State::with_session(&version.limits, &from, Session::new(segment, start, true, version.needs));
+    let session = Session::new(segment, start, true, version.needs);
+    let state = State::with_session(&version.engine, &version.limits, &version.meters, &from, session);
     let mut store = store(&version.engine, &version.limits, state);
     let result = async {
         let limits = &version.limits;
-        let time = Time { name: "open-time", limit: limits.open_time };
+        let time = Time::of(limits, Limit::OpenTime);
+        let time = time.measured(Call::Instantiate);
         let plugin = call(&mut store, time, async |store| pre.instantiate_async(store).await).await?;
-        let time = Time { name: "finish-time", limit: limits.finish_time };
+        let time = Time::of(limits, Limit::FinishTime).measured(Call::Recover);
         let recovery = plugin.reelwright_writer_recovery();
         let summary =
             call(&mut store, time, async |store| recovery.call_recover(store, &wit, &outputs).await).await?;
@@ -453,7 +503,9 @@ pub async fn recover(
             properties: summary.properties.into_iter().map(|p| (p.key, p.value)).collect(),
         }),
         Err(cause) => {
-            let error = fail(blame(cause, &session.segment));
+            let cause = blame(cause, &session.segment);
+            version.meters.failed(&cause);
+            let error = fail(cause);
             Err(Failed { error, orphan: session.segment.abandon().await })
         }
     }
@@ -464,25 +516,51 @@ fn blame(cause: Cause, segment: &Segment) -> Cause {
     segment.check().err().map_or(cause, Cause::Output)
 }
 
-/// How long a call may compute, and the limit's name.
+/// Counts a failure, and leaves a crash bundle if the component is to blame.
+fn blamed(version: &Version, store: &Store<State>, call: &'static str, cause: &Cause) {
+    version.meters.failed(cause);
+    if let Some(bundles) = version.engine.bundles() {
+        bundles.leave(version, store.data(), call, cause);
+    }
+}
+
+/// How long a call may compute, and as what it is measured.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Time {
-    pub(super) name: &'static str,
-    pub(super) limit: Duration,
+    limit: Limit,
+    allowed: Duration,
+    call: Option<Call>,
+}
+
+impl Time {
+    /// The time that a limit gives.
+    pub(super) fn of(limits: &Limits, limit: Limit) -> Self {
+        let call = match limit {
+            Limit::OpenTime => Some(Call::Open),
+            Limit::WriteTime => Some(Call::Write),
+            Limit::FinishTime => Some(Call::Finish),
+            _ => None,
+        };
+        Self { limit, allowed: Duration::from_millis(limits.get(limit)), call }
+    }
+
+    /// The same for another call than the limit's name says.
+    fn measured(self, call: Call) -> Self {
+        Self { call: Some(call), ..self }
+    }
 }
 
 /// A store with all limits set.
 pub(super) fn store(engine: &Engine, limits: &Limits, state: State) -> Store<State> {
     let mut store = Store::new(engine.wasmtime(), state);
     store.limiter(|state| &mut state.growth);
-    store.set_hostcall_fuel(limits.hostcall_bytes);
-    store.epoch_deadline_callback(|mut store| {
-        let state = store.data_mut();
-        state.ticks += 1;
-        match state.ticks > state.ticks_allowed {
+    store.set_hostcall_fuel(usize::try_from(limits.hostcall_bytes).unwrap_or(usize::MAX));
+    store.epoch_deadline_callback(|store| {
+        let state = store.data();
+        match state.turn.computing() > state.time_allowed {
             true => Err(OutOfTime.into()),
             // Others get their turn.
-            false => Ok(UpdateDeadline::Yield(1)),
+            false => Ok(UpdateDeadline::YieldCustom(1, Box::pin(state.turn.clone().give_way()))),
         }
     });
     store
@@ -498,7 +576,7 @@ pub(super) async fn instantiate(
     pre: &PluginPre<State>,
     limits: &Limits,
 ) -> Result<Plugin, Cause> {
-    let time = Time { name: "open-time", limit: limits.open_time };
+    let time = Time::of(limits, Limit::OpenTime).measured(Call::Instantiate);
     call(store, time, async |store| pre.instantiate_async(store).await).await.map_err(|cause| match cause {
         Cause::Trap(message) => Cause::Instantiate(message),
         cause => cause,
@@ -512,20 +590,24 @@ pub(super) async fn call<T>(
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> Result<T, Cause> {
     let state = store.data_mut();
-    state.ticks = 0;
     state.growth.refused = None;
-    state.ticks_allowed = (time.limit.as_millis() / TICK.as_millis()) as u64;
+    state.time_allowed = time.allowed;
+    let turn = state.turn.clone();
     store.set_epoch_deadline(1);
-    let error = match call(store).await {
+    let result = turn.run(call(store)).await;
+    let state = store.data_mut();
+    if let Some(call) = time.call {
+        state.meters.called(call, turn.computed());
+        state.computing += turn.computed();
+    }
+    let error = match result {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if error.downcast_ref::<OutOfTime>().is_some() {
-        return Err(Cause::Limit { name: time.name, limit: format!("{:?} of computing", time.limit) });
-    }
-    let state = store.data_mut();
-    if let Some(Exceeded { name, limit }) = state.growth.refused.take() {
-        return Err(Cause::Limit { name, limit });
+    state.backtrace = state.trace.is_some().then(|| format!("{error:?}"));
+    if let Some(limit) = exceeded(&error, time.limit).or(state.growth.refused) {
+        state.meters.limit(limit);
+        return Err(state.limits.exceeded(limit).into());
     }
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
         return Err(Cause::Trap(format!("it called exit({})", exit.0)));
@@ -533,6 +615,22 @@ pub(super) async fn call<T>(
     let said = state.log.last_error();
     let said = said.map(|said| format!("; it said: {}", one_line(&said))).unwrap_or_default();
     Err(Cause::Trap(format!("{}{said}", describe_trap(&error))))
+}
+
+/// The limit that an error is about. `time` is that of the call.
+fn exceeded(error: &wasmtime::Error, time: Limit) -> Option<Limit> {
+    // wasmtime's type for it is not public.
+    const HOSTCALL_BYTES: &str = "fuel allocated for hostcalls has been exhausted";
+    if error.downcast_ref::<OutOfTime>().is_some() {
+        return Some(time);
+    }
+    if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
+        return Some(Limit::Stack);
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
+        return Some(Limit::Resources);
+    }
+    error.root_cause().to_string().ends_with(HOSTCALL_BYTES).then_some(Limit::HostcallBytes)
 }
 
 /// The root cause, and the functions of the component that led there, innermost first.

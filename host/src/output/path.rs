@@ -111,6 +111,11 @@ impl Roots {
         &self.media.path
     }
 
+    /// The paths of all roots, without symbolic links.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.media).chain(&self.allowed).map(|root| root.path.as_path())
+    }
+
     /// Finds the folder of a `pathToFile`. It has to exist and to be writable.
     pub fn resolve(&self, path_to_file: &str) -> Result<Target, PathError> {
         let target = self.find(path_to_file)?;

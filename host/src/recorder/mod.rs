@@ -17,7 +17,7 @@ mod task;
 pub mod template;
 pub mod timeline;
 
-pub use recording::{Destination, Phase, Recording, RunInfo, Status};
+pub use recording::{Destination, History, Phase, Recording, RunInfo, Status, Stretch};
 pub use rules::Rule;
 pub use settings::{Align, NoAlign, Settings};
 
@@ -413,6 +413,16 @@ impl Recordings {
     /// The folders that are recorded to, and how their disks are.
     pub fn disks(&self) -> Vec<(PathBuf, crate::output::guard::View)> {
         self.0.parts.disk.guards.list()
+    }
+
+    /// The formats.
+    pub fn catalog(&self) -> &Formats {
+        &self.0.parts.formats
+    }
+
+    /// The folders and disks.
+    pub fn disk(&self) -> &Disk {
+        &self.0.parts.disk
     }
 
     /// Names of the formats that can be recorded, sorted.

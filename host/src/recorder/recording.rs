@@ -1,7 +1,8 @@
 //! One order to record: what was asked for, and what it does now.
 
 use std::{
-    path::PathBuf,
+    collections::VecDeque,
+    path::{Path, PathBuf},
     sync::{Mutex, atomic::AtomicBool},
     time::SystemTime,
 };
@@ -235,6 +236,48 @@ struct State {
     current: Status,
     previous: Option<Status>,
     run: Option<RunInfo>,
+    history: History,
+}
+
+/// Which versions of its format wrote a recording.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The latest last; at most [`MAX_STRETCHES`].
+    pub stretches: VecDeque<Stretch>,
+    /// Older ones that are not kept.
+    pub dropped: u64,
+}
+
+/// Files one after the other that the same version wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Who: `flv 0.1.0 (sha256 0123456789ab)`.
+    pub component: String,
+    /// When the first of them begins, in microseconds since 1970.
+    pub since_us: i64,
+    /// The first of them.
+    pub file: PathBuf,
+    /// How many they are.
+    pub files: u64,
+}
+
+/// Stretches of a recording that are remembered.
+const MAX_STRETCHES: usize = 256;
+
+impl History {
+    fn add(&mut self, file: &Path, component: &str, since_us: i64) {
+        match self.stretches.back_mut().filter(|last| last.component == component) {
+            Some(last) => last.files += 1,
+            None => {
+                if self.stretches.len() >= MAX_STRETCHES {
+                    self.stretches.pop_front();
+                    self.dropped += 1;
+                }
+                let component = component.to_owned();
+                self.stretches.push_back(Stretch { component, since_us, file: file.into(), files: 1 });
+            }
+        }
+    }
 }
 
 impl Recording {
@@ -251,6 +294,7 @@ impl Recording {
                 current: Status::new(Phase::WaitingForStream, 0, None),
                 previous: None,
                 run: None,
+                history: History::default(),
             }),
         }
     }
@@ -269,6 +313,16 @@ impl Recording {
     pub fn status(&self) -> (Status, Option<Status>) {
         let state = lock(&self.state);
         (state.current.clone(), state.previous.clone())
+    }
+
+    /// Which versions of its format wrote it, since the server started.
+    pub fn history(&self) -> History {
+        lock(&self.state).history.clone()
+    }
+
+    /// A version has begun a file.
+    pub(super) fn written_by(&self, file: &Path, component: &str, since_us: i64) {
+        lock(&self.state).history.add(file, component, since_us);
     }
 
     /// Whether an operator has it paused.

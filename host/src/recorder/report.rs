@@ -65,15 +65,26 @@ pub(super) fn event(kind: &'static str, recording: &Recording, own: Value) -> Ev
     Event::new(kind, payload).of(recording.config_id)
 }
 
-/// A file was begun. `index`: its number in the run. `failover`: it goes on for one whose writer failed.
+/// A file was begun. `index`: its number in the run; `former`: who wrote the file before, if that was another version;
+/// `failover`: it goes on for one whose writer failed.
 pub(super) fn created(
     recording: &Recording,
     file: &Path,
     epoch_us: i64,
     index: u64,
+    component: &str,
+    former: Option<String>,
     failover: bool,
 ) -> Event {
-    let mut own = json!({ "file": file.display().to_string(), "startTime": time(epoch_us), "index": index });
+    let mut own = json!({
+        "file": file.display().to_string(),
+        "startTime": time(epoch_us),
+        "index": index,
+        "component": component,
+    });
+    if let Some(former) = former {
+        own["formerComponent"] = json!(former);
+    }
     if failover {
         own["reason"] = json!("failover");
     }

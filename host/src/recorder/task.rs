@@ -24,7 +24,7 @@ use super::{
     report::{self, Untold},
 };
 use crate::{
-    format::{Begin, End, Failed, FormatError, HEAD_ALIGN, Version, Writer},
+    format::{Begin, End, Failed, FormatError, HEAD_ALIGN, Shadow, Version, Writer, lineup::Mode},
     media::{Kind, Sample, Track},
     output::{PathError, Segment, Target, guard::Guard, orphan::Orphan, path::Folder, segment::Point},
     registry::{BatchLimits, Subscription},
@@ -128,6 +128,15 @@ struct Running {
     closed_bytes: u64,
     /// Why the recording is done, if it is.
     done: Option<&'static str>,
+    /// Changes of the active versions of formats.
+    swaps: watch::Receiver<u64>,
+    /// The active version, as far as it was heeded, and the one that wrote last: its hash and its label.
+    heeded_version: Option<String>,
+    last_version: Option<(String, String)>,
+    /// When the last segment began to be closed.
+    cut_at: Option<Instant>,
+    /// Writes beside it, for comparison.
+    shadow: Option<Shadow>,
 }
 
 /// The segment that is being written.
@@ -237,6 +246,7 @@ impl Run {
         let wishes = self.recording.wishes.subscribe();
         // Splits that were asked for before are not for this run.
         let heeded = Wishes { paused: false, ..*wishes.borrow() };
+        let swaps = self.parts.formats.changes();
         let mut running = Running {
             run: self,
             target,
@@ -266,6 +276,11 @@ impl Run {
             heeded,
             closed_bytes: 0,
             done: None,
+            swaps,
+            heeded_version: None,
+            last_version: None,
+            cut_at: None,
+            shadow: None,
         };
         let result = running.drive(subscription, limits, &stop).await;
         running.closed().await;
@@ -366,8 +381,10 @@ impl Running {
                     wished = true;
                     None
                 }
+                Ok(()) = self.swaps.changed() => None,
             };
             self.take(&mut items).await?;
+            self.heed_swaps().await?;
             if wished {
                 self.heed_wishes().await?;
             }
@@ -421,6 +438,30 @@ impl Running {
             if !self.halted {
                 self.run.recording.goes_on(self.run.stream_id);
             }
+        }
+        self.steps().await
+    }
+
+    /// Ends the segment for a version that has become active, if it is not to wait for the next one.
+    async fn heed_swaps(&mut self) -> Result<(), RunError> {
+        let Some(current) = &self.segment else { return Ok(()) };
+        let (formats, format) = (&self.run.parts.formats, &self.run.recording.settings.format);
+        let config_id = self.run.recording.config_id;
+        if self.shadow.is_none()
+            && let Some(seat) =
+                formats.seat(format, config_id, &self.run.recording.settings.local_stream_name)
+        {
+            let scratch = formats.scratch(&format!("canary-{config_id}"));
+            self.shadow = Some(Shadow::start(seat, scratch));
+        }
+        let active = formats.get(format).map(|version| version.sha256.clone());
+        if active == self.heeded_version {
+            return Ok(());
+        }
+        let due = formats.due(format, &current.writer.version().sha256);
+        self.heeded_version = active;
+        if let Some(mode) = due {
+            self.plan.split(mode == Mode::Now);
         }
         self.steps().await
     }
@@ -562,6 +603,8 @@ impl Running {
         let recording = self.run.recording.clone();
         let settings = &recording.settings;
         self.run.parts.formats.refresh().await;
+        self.heeded_version =
+            self.run.parts.formats.get(&settings.format).map(|version| version.sha256.clone());
         let Picked { version, who } = self.pick(&tracks);
         // Once: what the recording itself wrote in an earlier run is not for overwriting.
         let replaced = &recording.replaced;
@@ -624,7 +667,32 @@ impl Running {
                 run.component += ", the last resort";
             }
         });
-        let event = report::created(&self.run.recording, &writer.path(), epoch_us, number, over.is_some());
+        let component = (writer.version().sha256.clone(), writer.version().label());
+        let former = self.last_version.replace(component.clone()).filter(|former| former.0 != component.0);
+        if let Some(former) = &former {
+            let pause = self.cut_at.map_or(Duration::ZERO, |cut_at| cut_at.elapsed());
+            writer.version().meters.swap_pause(pause);
+            tracing::info!(
+                config_id = self.run.recording.config_id,
+                stream = settings.local_stream_name,
+                file = %writer.path().display(),
+                from = former.1,
+                to = component.1,
+                pause_us = pause.as_micros() as u64,
+                "another version of the format goes on"
+            );
+        }
+        self.run.recording.written_by(&writer.path(), &component.1, epoch_us);
+        let former = former.map(|former| former.1);
+        let event = report::created(
+            &self.run.recording,
+            &writer.path(),
+            epoch_us,
+            number,
+            &component.1,
+            former,
+            over.is_some(),
+        );
         self.run.parts.events.send(event);
         self.segment = Some(Current {
             writer,
@@ -735,6 +803,7 @@ impl Running {
         }
         let first = current.samples == 0;
         current.writer.write(&self.batch).await?;
+        self.shadow.take_if(|shadow| !shadow.offer(&self.tracks, &self.batch));
         if let Some(over) = current.over.filter(|_| first) {
             tracing::info!(
                 config_id = self.run.recording.config_id,
@@ -788,6 +857,7 @@ impl Running {
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Unfinished> {
         let Some(current) = self.segment.take() else { return Ok(()) };
+        self.cut_at = Some(Instant::now());
         // At a cut the next is opened at once.
         self.run.recording.update_run(self.run.stream_id, |run| run.writing = reason == "cut");
         let Current { writer, origin_ms, samples, tally, away_ms, over, .. } = current;

@@ -6,7 +6,7 @@ use reelwright_sdk::{End, Error, Manifest, Sample, Start, Summary, Writer, host}
 use reelwright_test_components::{Raw, manifest};
 
 #[derive(Debug)]
-pub struct Undeclared(Raw);
+pub struct Undeclared(pub Raw);
 
 impl Writer for Undeclared {
     fn describe() -> Manifest {

@@ -124,3 +124,52 @@ impl<W: Recover> Recover for Trapping<W> {
         W::recover(start, outputs)
     }
 }
+
+/// From which sample of a segment on what a component does wrong is seen: there are fewer in the host's probe.
+pub const LATE: u64 = 200;
+
+/// What a format does wrong from the sample [`LATE`] of a segment on.
+pub trait Fault: Default {
+    /// The version that it says it is.
+    const VERSION: &str;
+
+    /// Does it, with a sample that is to be written.
+    fn commit(&mut self, sample: &mut Sample);
+}
+
+/// A format with a fault that no probe finds. It has the format's own name.
+#[derive(Debug)]
+pub struct Faulty<W, F> {
+    writer: W,
+    fault: F,
+}
+
+impl<W: Writer, F: Fault> Writer for Faulty<W, F> {
+    fn describe() -> Manifest {
+        Manifest { version: F::VERSION.into(), ..W::describe() }
+    }
+
+    fn open(start: Start) -> Result<Self, Error> {
+        Ok(Self { writer: W::open(start)?, fault: F::default() })
+    }
+
+    fn update_tracks(&mut self, tracks: Vec<Track>) -> Result<bool, Error> {
+        self.writer.update_tracks(tracks)
+    }
+
+    fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
+        let mut samples = samples.to_vec();
+        samples.iter_mut().filter(|sample| sample.seq >= LATE).for_each(|sample| self.fault.commit(sample));
+        self.writer.write(&samples, payloads)
+    }
+
+    fn finish(self, end: End) -> Result<Summary, Error> {
+        self.writer.finish(end)
+    }
+}
+
+impl<W: Recover, F> Recover for Faulty<W, F> {
+    fn recover(start: Start, outputs: Vec<String>) -> Result<Summary, Error> {
+        W::recover(start, outputs)
+    }
+}

@@ -3,11 +3,14 @@
 use serde_json::{Value, json};
 
 use super::ID;
-use crate::control::{
-    Context,
-    reply::{Fault, Reply},
-    shape::config_with_status,
-    table::{Args, Command, Kind, Need, Param, Role, Route},
+use crate::{
+    control::{
+        Context,
+        reply::{Fault, Reply},
+        shape::{config_with_status, epoch_seconds},
+        table::{Args, Command, Kind, Need, Param, Role, Route},
+    },
+    recorder::Recording,
 };
 
 pub(super) const NOT_FOUND: &str = "Config ID not found";
@@ -85,9 +88,29 @@ fn list(context: &Context) -> Reply {
     ])
 }
 
+/// What a configuration does now, and which versions of its format wrote its files.
+fn with_history(recording: &Recording) -> Value {
+    let mut config = config_with_status(recording);
+    let history = recording.history();
+    let stretches: Vec<Value> = (history.stretches.iter())
+        .map(|stretch| {
+            json!({
+                "component": stretch.component,
+                "since": epoch_seconds(stretch.since_us),
+                "file": stretch.file.to_string_lossy(),
+                "files": stretch.files,
+            })
+        })
+        .collect();
+    if !stretches.is_empty() {
+        config["formatHistory"] = json!({ "dropped": history.dropped, "stretches": stretches });
+    }
+    config
+}
+
 fn info(context: &Context, args: &Args) -> Reply {
     match args.int("id").and_then(|id| context.recordings.get(id)) {
-        Some(recording) => Reply::success("Configuration Info", config_with_status(&recording)).showing(&[
+        Some(recording) => Reply::success("Configuration Info", with_history(&recording)).showing(&[
             "chunkLength",
             "configId",
             "keepAlive",

@@ -2,6 +2,7 @@
 
 mod config;
 mod disks;
+mod formats;
 mod inbound;
 mod ingest;
 mod list_streams;
@@ -20,7 +21,7 @@ pub use session::AUTH;
 use super::table::{Command, Kind, Need, Param};
 
 /// Every command, in the order of `help`.
-pub static COMMANDS: [&Command; 34] = [
+pub static COMMANDS: [&Command; 41] = [
     &session::HELP,
     &session::QUIT,
     &AUTH,
@@ -37,6 +38,13 @@ pub static COMMANDS: [&Command; 34] = [
     &rules::REMOVE_RECORD_RULE,
     &recoveries::LIST_RECOVERIES,
     &disks::LIST_DISKS,
+    &formats::LOAD_FORMAT,
+    &formats::SWAP_FORMAT,
+    &formats::ROLLBACK_FORMAT,
+    &formats::UNLOAD_FORMAT,
+    &formats::PIN_FORMAT,
+    &formats::LIST_FORMATS,
+    &formats::GET_FORMAT_INFO,
     &shutdown_stream::SHUTDOWN_STREAM,
     &list_streams::LIST_STREAMS,
     &list_streams::LIST_STREAMS_IDS,

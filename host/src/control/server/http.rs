@@ -1,7 +1,8 @@
 //! The HTTP CLI: `GET /<command>?params=<base64 of the parameters>`, JSON out.
 //!
 //! A reply has status 200 whether the command did what it was asked for or not. Other codes are for requests that
-//! are no commands at all. Below `/api/v1` is the REST API instead ([`api`]).
+//! are no commands at all. Below `/api/v1` is the REST API instead ([`api`]), and at `/metrics` what Prometheus
+//! reads.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use axum::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Caller, Context, answer, query, reply::Reply};
+use crate::control::{Caller, Context, answer, metrics, query, reply::Reply};
 
 mod api;
 mod connection;
@@ -77,6 +78,13 @@ async fn serve(
         return api::serve(&web, &peer, &caller, request).await;
     }
     let (head, _) = request.into_parts();
+    // Whoever may enter may read.
+    if head.uri.path() == metrics::PATH && head.method == Method::GET {
+        let (server, formats) = metrics::collect(&web.context);
+        let mut response = Response::new(Body::from(metrics::text(&server, &formats)));
+        api::add_headers(&mut response, metrics::MIME);
+        return response;
+    }
     command(&web, &caller, &head.method, &head.uri).await
 }
 

@@ -3,9 +3,10 @@
 //! A table of lines with what must be answered; `…` stands for what differs from run to run. Where EvoStream's
 //! documentation has a sample reply, ours has to be the same bytes, but for what is marked so.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -15,7 +16,10 @@ use super::{
     commands::{publish, streams},
     *,
 };
-use crate::control::server::{serve_ascii, serve_http, serve_json};
+use crate::{
+    control::server::{serve_ascii, serve_http, serve_json},
+    output::hex,
+};
 
 /// A command line, and the reply's JSON from `"data":` on; see [`Case::json`].
 struct Case {
@@ -187,6 +191,73 @@ const CASES: &[Case] = &[
     ),
     no("removeIngestPoint privateStreamName=theIngestPoint", "Unable to remove ingest point: …"),
     ok("listDisks", "Disks", "[…]"),
+    // The components that write. {raw} stands for the hash of the one in the media root.
+    ok("listFormats", "Formats", r#"[{"format":"flv",…,"recordings":…,"state":"active",…}…]"#),
+    no("loadFormat path=none.wasm", "Unable to load format: it can't be read: …"),
+    no("loadFormat path=/etc/hostname", "Unable to load format: … lies outside …"),
+    no("loadFormat path=text.wasm", "Unable to load format: it is not WebAssembly…"),
+    no("loadFormat path=raw.wasm format=flv", "Unable to load format: it is format `raw`, not `flv`"),
+    no("loadFormat path=raw.wasm sha256=0123", "Unable to load format: at least 8 digits …"),
+    no(
+        "loadFormat path=raw.wasm sha256=00000000",
+        "Unable to load format: its sha256 is {raw}, not 00000000",
+    ),
+    no("loadFormat", "Syntax error. No parameters provided"),
+    ok(
+        "loadFormat path=raw.wasm format=raw",
+        "Format loaded",
+        r#"{"format":"raw",…"recordings":0,…"sha256":"{raw}",…"state":"probed","version":"1.0.0"}"#,
+    ),
+    ok("loadFormat path=../media/raw.wasm wait=0", "Format loaded", r#"{…"sha256":"{raw}",…}"#),
+    no("record localStreamName=r pathToFile=r type=raw", "Syntax error for type parameter. …"),
+    no("swapFormat format=raw sha256=00000000", "Unable to swap format: there is no version …"),
+    no("swapFormat format=none sha256=00000000", "Unable to swap format: there is no format `none`"),
+    no("swapFormat format=raw sha256=zzzzzzzz", "Unable to swap format: at least 8 digits …"),
+    no(
+        "swapFormat format=raw sha256=00000000 mode=later",
+        "Syntax error. Parameter mode is invalid. It takes one of: drain, next-chunk, now",
+    ),
+    no("rollbackFormat format=raw", "Unable to roll back format: there is no version to go back to"),
+    ok(
+        "swapFormat format=raw sha256={raw} mode=now",
+        "Format swapped",
+        r#"{"format":"raw",…"state":"active",…}"#,
+    ),
+    no("swapFormat format=raw sha256={raw}", "Unable to swap format: that version is active already"),
+    ok("pinFormat format=raw", "Format pinned", r#"{…"pinned":true,…}"#),
+    no("unloadFormat format=raw", "Unable to unload format: it is pinned to …"),
+    no("pinFormat format=raw sha256=00000000", "Unable to pin format: there is no version …"),
+    ok("pinFormat format=raw pinned=0", "Format is not pinned", r#"{"format":"raw"}"#),
+    ok(
+        "getFormatInfo format=RAW",
+        "Format info",
+        r#"{"format":"raw","swaps":[{…"mode":"now",…}],"versions":[{…"extension":"raw",…}]}"#,
+    ),
+    ok("getFormatInfo format=raw sha256={raw}", "Format info", r#"{"format":"raw",…}"#),
+    no("getFormatInfo format=raw sha256=00000000", "Unable to show format: there is no version …"),
+    no("getFormatInfo format=none", "Unable to show format: there is no format `none`"),
+    no("unloadFormat format=flv", "Unable to unload format: it is in the binary, and stays"),
+    ok("unloadFormat format=raw", "Format unloaded", r#"{"format":"raw","sha256":"{raw}"}"#),
+    // A second load, and the embedded format to go back to.
+    ok(
+        "loadFormat path=flv.wasm",
+        "Format loaded",
+        r#"{"format":"flv",…"sha256":"{flv}",…"state":"probed",…}"#,
+    ),
+    no("swapFormat format=flv sha256={flv} canary=0", "Syntax error. Parameter canary is invalid. …"),
+    no(
+        "swapFormat format=flv sha256={flv} canary=a canaryTime=0",
+        "Syntax error. Parameter canaryTime is invalid. …",
+    ),
+    ok("swapFormat format=flv sha256={flv} canary=2", "Canary begins", r#"{…"state":"canary",…}"#),
+    ok(
+        "getFormatInfo format=flv",
+        "Format info",
+        r#"{"canary":{"mode":"drain","recordings":[],"seconds":60,"who":"2"},"format":"flv",…}"#,
+    ),
+    ok("swapFormat format=flv sha256={flv}", "Format swapped", r#"{…"state":"active",…}"#),
+    ok("rollbackFormat format=flv", "Format rolled back", r#"{…"source":"embedded","state":"active",…}"#),
+    ok("unloadFormat format=flv sha256={flv}", "Format unloaded", r#"{…"sha256":"{flv}"}"#),
     ok("setLogLevel level=1", "Log level is set", "null"),
     no("shutdownServer key=x", "The key is not the one of the last call of shutdownServer. …"),
     ok("help", "Available commands", r#"[{"command":"help","deprecated":false,…}…]"#),
@@ -194,7 +265,34 @@ const CASES: &[Case] = &[
     ok("quit", "Bye!", "null"),
 ];
 
+/// Puts components into the media root, and returns what stands for their hashes.
+fn components(media: &Path) -> [(&'static str, String); 2] {
+    let guests = Path::new(env!("REELWRIGHT_GUESTS_DIR"));
+    let put = |name: &str, wasm: &[u8]| {
+        std::fs::write(media.join(name), wasm).unwrap();
+        hex(&Sha256::digest(wasm))
+    };
+    put("text.wasm", b"not a component");
+    // The embedded one with another hash: a custom section at the end (component model, Binary.md).
+    let flv =
+        [std::fs::read(guests.join("flv.wasm")).unwrap(), vec![0, 5, 4, b'n', b'o', b't', b'e']].concat();
+    let raw = std::fs::read(guests.join("components/passthrough.wasm")).unwrap();
+    [("{raw}", put("raw.wasm", &raw)), ("{flv}", put("flv.wasm", &flv))]
+}
+
 impl Case {
+    /// The same with hashes in the place of what stands for them. Leaked: they are few, and it is a test.
+    fn with(&self, hashes: &[(&str, String)]) -> Self {
+        let fill = |text: &'static str| {
+            let fill = |text: String, (name, hash): &(&str, String)| text.replace(name, hash);
+            match text.contains("{raw}") || text.contains("{flv}") {
+                true => &*hashes.iter().fold(text.to_owned(), fill).leak(),
+                false => text,
+            }
+        };
+        Self { line: fill(self.line), description: fill(self.description), data: fill(self.data), ..*self }
+    }
+
     /// The whole reply, as JSON clients get it.
     fn json(&self) -> String {
         let status = if self.success { "SUCCESS" } else { "FAIL" };
@@ -338,7 +436,8 @@ fn body(json: &[u8]) -> String {
 }
 
 async fn run(transport: Transport, spelling: fn(&str) -> String) {
-    let (context, _media) = context(Limits::default()).await;
+    let (context, media) = context(Limits::default()).await;
+    let hashes = components(media.path());
     let log_level = LogLevel::new(|_| Ok(()));
     let context = Arc::new(Context { log_level, ..(*context).clone() });
     let publisher = publish(&context, "cam1");
@@ -353,6 +452,7 @@ async fn run(transport: Transport, spelling: fn(&str) -> String) {
         }
     };
     for case in CASES {
+        let case = &case.with(&hashes);
         let line = spelling(case.line);
         // Neither is a command of the REST API: not by any path, or not without what its path needs.
         let command = crate::control::commands::find(case.line.split(' ').next().unwrap_or_default());

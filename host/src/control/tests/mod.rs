@@ -30,15 +30,17 @@ async fn context(limits: Limits) -> (Arc<Context>, TempDir) {
 
 /// The same, with orders kept there.
 async fn context_with(limits: Limits, store: Store) -> (Arc<Context>, TempDir) {
-    /// Compiled once for all tests.
-    static FORMATS: OnceCell<Formats> = OnceCell::const_new();
-    let open = async || {
-        let data = tempfile::tempdir().unwrap();
-        Formats::open(Engine::new().unwrap(), Some(data.path()), None, limits::Limits::default())
-            .await
-            .unwrap()
+    /// Compiled once for all tests, each of which has its own formats.
+    static COMPILED: OnceCell<(Engine, TempDir)> = OnceCell::const_new();
+    let compile = async || {
+        let (engine, data) = (Engine::new().unwrap(), tempfile::tempdir().unwrap());
+        let limits = limits::Limits::default();
+        Formats::open(engine.clone(), Some(data.path()), None, limits).await.unwrap();
+        (engine, data)
     };
-    let formats = FORMATS.get_or_init(open).await.clone();
+    let (engine, data) = COMPILED.get_or_init(compile).await;
+    let limits_of_formats = limits::Limits::default();
+    let formats = Formats::open(engine.clone(), Some(data.path()), None, limits_of_formats).await.unwrap();
     let media = tempfile::tempdir().unwrap();
     let disk = Disk::new(Roots::open(media.path(), &[]).unwrap(), None);
     let registry = Registry::default();

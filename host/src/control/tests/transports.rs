@@ -250,6 +250,20 @@ async fn get(server: &Server, target: &str, headers: &str) -> (String, String) {
 const HOST: &str = "Host: localhost:7777\r\n";
 
 #[tokio::test]
+async fn http_has_what_prometheus_reads() {
+    let server = http(Limits::default()).await;
+    let (head, body) = get(&server, "/metrics", &format!("{HOST}Connection: close\r\n")).await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(body.contains("\n# TYPE reelwright_streams gauge\nreelwright_streams 0\n"), "{body}");
+    for format in ["flv", "mp4", "ts"] {
+        let line = format!("\nreelwright_format_segments_total{{format=\"{format}\",version=\"");
+        assert!(body.contains(&line), "{line}: {body}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn http_replies_are_json_whatever_the_status() {
     let server = http(Limits::default()).await;
     let (head, body) = get(&server, "/version?params=Y29tbWFuZElkPTc3", HOST).await;

@@ -1,0 +1,713 @@
+//! The versions of one format, and which of them writes. Pure.
+//!
+//! ```text
+//! Staged ──▶ Probed ──▶ (Canary) ──▶ Active ──▶ Past: draining while segments of it run, then retired
+//!    └─▶ Failed             └──────────────▲───────┘ rolled back, or swapped to again
+//! ```
+//!
+//! One version is active, or none. Those that were active before stand in the order in which they were, so that the
+//! last one is what a roll back goes to.
+
+use serde::{Deserialize, Serialize};
+
+use super::trial::Terms;
+
+/// Past versions that stay loaded, ready to be rolled back to.
+const KEPT_PAST: usize = 2;
+/// Versions of a format that are neither active nor past.
+const MAX_WAITING: usize = 16;
+/// Failures of a version in [`STRIKE_WINDOW_US`] after which the one before takes over.
+const STRIKES: usize = 3;
+const STRIKE_WINDOW_US: i64 = 600_000_000;
+
+/// Where a component came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The binary.
+    Embedded,
+    /// A file of the formats folder.
+    Folder(std::path::PathBuf),
+    /// `loadFormat`.
+    Command(std::path::PathBuf),
+}
+
+impl Source {
+    /// As lists show it: `embedded`, or the file.
+    pub fn to_text(&self) -> String {
+        match self {
+            Source::Embedded => "embedded".into(),
+            Source::Folder(path) | Source::Command(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// When recordings that run take a version that has become active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// With their next file, whenever that comes.
+    #[default]
+    Drain,
+    /// At the next key frame, where a file begins for it.
+    NextChunk,
+    /// At the next frame.
+    Now,
+}
+
+impl Mode {
+    /// The words for them.
+    pub const WORDS: [&'static str; 3] = ["drain", "next-chunk", "now"];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Drain => "drain",
+            Mode::NextChunk => "next-chunk",
+            Mode::Now => "now",
+        }
+    }
+
+    /// What a word means.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Mode::Drain, Mode::NextChunk, Mode::Now].into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// How far a version has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Loaded, and not yet tried.
+    Staged,
+    /// It has passed the probe.
+    Probed,
+    /// It has not, and why.
+    Failed(String),
+    /// It writes beside the active version, for a few recordings, and is compared.
+    Canary,
+    /// It writes.
+    Active,
+    /// It wrote before.
+    Past,
+}
+
+/// A version of a format. `V` is what can be run.
+#[derive(Clone, Debug)]
+pub struct Member<V> {
+    pub sha256: String,
+    /// As its manifest has it.
+    pub version: String,
+    pub source: Source,
+    pub stage: Stage,
+    /// Since when it is in that stage, in microseconds since 1970.
+    pub since_us: i64,
+    /// It was rolled back, so that nothing but an operator takes it again.
+    pub rolled_back: bool,
+    /// `None`: no longer loaded.
+    pub code: Option<V>,
+    /// When its writers failed, lately.
+    strikes: Vec<i64>,
+}
+
+impl<V> Member<V> {
+    /// A version that has just come.
+    pub fn staged(sha256: String, version: String, source: Source, code: V, now_us: i64) -> Self {
+        Self {
+            sha256,
+            version,
+            source,
+            stage: Stage::Staged,
+            since_us: now_us,
+            rolled_back: false,
+            code: Some(code),
+            strikes: Vec::new(),
+        }
+    }
+}
+
+/// Why a version can't be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineupError {
+    #[error("there is no version of it with the sha256 {0}")]
+    Unknown(String),
+    #[error("{0} versions have a sha256 that begins so; give more digits")]
+    Ambiguous(usize),
+    #[error("at least 8 digits of the sha256 are needed, in hexadecimal")]
+    Prefix,
+    #[error("it is pinned to {}; pinFormat with pinned=0 lets it go", short(.0))]
+    Pinned(String),
+    #[error("that version did not pass its probe: {0}")]
+    Failed(String),
+    #[error("that version is active already")]
+    IsActive,
+    #[error("there is no version to go back to")]
+    NoPast,
+    #[error("that version writes now; swap to another first")]
+    InUse,
+    #[error("it is in the binary, and stays")]
+    Embedded,
+    #[error("{MAX_WAITING} versions of it wait already; unload some")]
+    TooMany,
+}
+
+/// What a change of the active version was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub mode: Mode,
+    pub reason: String,
+    /// Microseconds since 1970.
+    pub at_us: i64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Lineup<V> {
+    /// In the order of when they came; past ones in the order of when they were active last.
+    members: Vec<Member<V>>,
+    pub pin: Option<String>,
+    /// How runs take the active version.
+    pub mode: Mode,
+}
+
+impl<V> Default for Lineup<V> {
+    fn default() -> Self {
+        Self { members: Vec::new(), pin: None, mode: Mode::Drain }
+    }
+}
+
+impl<V: Clone> Lineup<V> {
+    /// All versions: the active one, a canary, those that wait, then past ones, the latest first.
+    pub fn members(&self) -> Vec<&Member<V>> {
+        let mut members: Vec<_> = self.members.iter().collect();
+        members.reverse();
+        members.sort_by_key(|member| match member.stage {
+            Stage::Active => 0,
+            Stage::Canary => 1,
+            Stage::Staged | Stage::Probed | Stage::Failed(_) => 2,
+            Stage::Past => 3,
+        });
+        members
+    }
+
+    /// Whether there is nothing left of it.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The version that writes.
+    pub fn active(&self) -> Option<&Member<V>> {
+        self.members.iter().find(|member| member.stage == Stage::Active)
+    }
+
+    /// The version that is compared with it.
+    pub fn canary(&self) -> Option<&Member<V>> {
+        self.members.iter().find(|member| member.stage == Stage::Canary)
+    }
+
+    /// A version by its whole sha256.
+    pub fn get(&self, sha256: &str) -> Option<&Member<V>> {
+        self.members.iter().find(|member| member.sha256 == sha256)
+    }
+
+    /// The one version whose sha256 begins so; in any case, at least 8 digits.
+    pub fn find(&self, prefix: &str) -> Result<&Member<V>, LineupError> {
+        let prefix = prefix_of(prefix)?;
+        let found: Vec<_> = self.members.iter().filter(|m| m.sha256.starts_with(&prefix)).collect();
+        match found[..] {
+            [one] => Ok(one),
+            [] => Err(LineupError::Unknown(prefix)),
+            _ => Err(LineupError::Ambiguous(found.len())),
+        }
+    }
+
+    /// Adds a version that has come, unless it is there. One that was unloaded gets its code back.
+    pub fn add(&mut self, member: Member<V>) -> Result<(), LineupError> {
+        if let Some(known) = self.members.iter_mut().find(|known| known.sha256 == member.sha256) {
+            known.code = member.code;
+            if matches!(known.stage, Stage::Failed(_)) {
+                (known.stage, known.since_us) = (Stage::Staged, member.since_us);
+            }
+            return Ok(());
+        }
+        let waits = |m: &Member<V>| matches!(m.stage, Stage::Staged | Stage::Probed | Stage::Failed(_));
+        if self.members.iter().filter(|m| waits(m) && m.source != Source::Embedded).count() >= MAX_WAITING {
+            // What did not pass is only kept to be looked at.
+            let Some(failed) = self.members.iter().position(|m| matches!(m.stage, Stage::Failed(_))) else {
+                return Err(LineupError::TooMany);
+            };
+            self.members.remove(failed);
+        }
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// Says what came of the probe of a version that is staged.
+    pub fn probed(&mut self, sha256: &str, result: Result<(), String>, now_us: i64) {
+        if let Some(member) = self.member(sha256).filter(|member| member.stage == Stage::Staged) {
+            member.stage = match result {
+                Ok(()) => Stage::Probed,
+                Err(why) => Stage::Failed(why),
+            };
+            member.since_us = now_us;
+        }
+    }
+
+    /// Whether a version may become active, or a canary.
+    pub fn may_take(&self, sha256: &str) -> Result<(), LineupError> {
+        let unknown = || LineupError::Unknown(sha256.to_owned());
+        let member = self.get(sha256).ok_or_else(unknown)?;
+        match (&member.stage, &self.pin) {
+            (Stage::Active, _) => Err(LineupError::IsActive),
+            (Stage::Failed(why), _) => Err(LineupError::Failed(why.clone())),
+            (_, Some(pin)) if pin != sha256 => Err(LineupError::Pinned(pin.clone())),
+            _ if member.code.is_none() => Err(unknown()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a version the active one.
+    pub fn activate(
+        &mut self,
+        sha256: &str,
+        mode: Mode,
+        reason: &str,
+        now_us: i64,
+    ) -> Result<Swap, LineupError> {
+        self.may_take(sha256)?;
+        Ok(self.take(Some(sha256), mode, reason, now_us))
+    }
+
+    /// Goes back to the version that was active before; the one that is now is not taken again by itself.
+    pub fn roll_back(&mut self, mode: Mode, reason: &str, now_us: i64) -> Result<Swap, LineupError> {
+        let before = self.before().ok_or(LineupError::NoPast)?.sha256.clone();
+        if let Some(pin) = &self.pin {
+            return Err(LineupError::Pinned(pin.clone()));
+        }
+        let from = self.active().map(|member| member.sha256.clone());
+        let swap = self.take(Some(&before), mode, reason, now_us);
+        if let Some(member) = from.and_then(|from| self.member(&from)) {
+            member.rolled_back = true;
+        }
+        Ok(swap)
+    }
+
+    /// What a roll back goes to.
+    pub fn before(&self) -> Option<&Member<V>> {
+        let fit = |member: &&Member<V>| member.code.is_some() && !member.rolled_back;
+        let past = self.members.iter().rev().filter(|member| member.stage == Stage::Past).find(fit);
+        let embedded = || {
+            let waits = |m: &&Member<V>| m.source == Source::Embedded && m.stage == Stage::Probed;
+            self.members.iter().rev().filter(waits).find(fit)
+        };
+        past.or_else(embedded)
+    }
+
+    /// Who may write in place of a version, best first.
+    pub fn fallbacks(&self, sha256: &str) -> Vec<V> {
+        let fit = |member: &&Member<V>| member.sha256 != sha256 && !member.rolled_back;
+        let active = self.active().into_iter();
+        let past = self.members.iter().rev().filter(|member| member.stage == Stage::Past);
+        let embedded =
+            self.members.iter().filter(|m| m.source == Source::Embedded && m.stage == Stage::Probed);
+        active.chain(past).chain(embedded).filter(fit).filter_map(|member| member.code.clone()).collect()
+    }
+
+    /// Makes a version a canary, in place of the one that is.
+    pub fn try_out(&mut self, sha256: &str, now_us: i64) -> Result<(), LineupError> {
+        self.may_take(sha256)?;
+        self.end_canary(now_us);
+        if let Some(member) = self.member(sha256) {
+            (member.stage, member.since_us, member.rolled_back) = (Stage::Canary, now_us, false);
+        }
+        Ok(())
+    }
+
+    /// The canary is one no longer.
+    pub fn end_canary(&mut self, now_us: i64) {
+        for member in self.members.iter_mut().filter(|member| member.stage == Stage::Canary) {
+            (member.stage, member.since_us) = (Stage::Probed, now_us);
+        }
+    }
+
+    /// The same, if it is that version.
+    pub fn end_canary_of(&mut self, sha256: &str, now_us: i64) {
+        if self.canary().is_some_and(|canary| canary.sha256 == sha256) {
+            self.end_canary(now_us);
+        }
+    }
+
+    /// A canary did not stand the comparison.
+    pub fn fail_canary(&mut self, sha256: &str, why: &str, now_us: i64) {
+        if let Some(member) = self.member(sha256).filter(|member| member.stage == Stage::Canary) {
+            (member.stage, member.since_us) = (Stage::Failed(why.into()), now_us);
+        }
+    }
+
+    /// A writer of a version failed by its own fault. Returns whether the version before should take over.
+    pub fn strike(&mut self, sha256: &str, now_us: i64) -> bool {
+        let pinned = self.pin.is_some();
+        let Some(member) = self.member(sha256) else { return false };
+        member.strikes.retain(|at_us| now_us - at_us <= STRIKE_WINDOW_US);
+        if member.strikes.len() < STRIKES {
+            member.strikes.push(now_us);
+        }
+        let out = member.strikes.len() >= STRIKES && member.stage == Stage::Active && !pinned;
+        out && self.before().is_some()
+    }
+
+    /// Takes a version away. The active one only when there is another; then that takes over.
+    pub fn remove(&mut self, sha256: &str) -> Result<(), LineupError> {
+        let at = self.members.iter().position(|m| m.sha256 == sha256);
+        let at = at.ok_or_else(|| LineupError::Unknown(sha256.to_owned()))?;
+        match &self.members[at] {
+            member if member.source == Source::Embedded => Err(LineupError::Embedded),
+            Member { stage: Stage::Active | Stage::Canary, .. } => Err(LineupError::InUse),
+            _ if self.pin.as_deref() == Some(sha256) => Err(LineupError::Pinned(sha256.to_owned())),
+            _ => {
+                self.members.remove(at);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the use of the active version: the one before takes over, or none.
+    pub fn leave(&mut self, mode: Mode, reason: &str, now_us: i64) -> Swap {
+        let before = self.before().map(|member| member.sha256.clone());
+        self.take(before.as_deref(), mode, reason, now_us)
+    }
+
+    /// Keeps the format at its active version.
+    pub fn pin(&mut self, pinned: bool) {
+        self.pin = self.active().filter(|_| pinned).map(|member| member.sha256.clone());
+    }
+
+    /// Past versions that no one needs: they give up their code. Returns whose files can go.
+    pub fn trim(&mut self) -> Vec<String> {
+        let past = |m: &Member<V>| m.stage == Stage::Past && m.source != Source::Embedded;
+        let too_many = self.members.iter().filter(|m| past(m)).count().saturating_sub(KEPT_PAST);
+        let gone: Vec<String> =
+            self.members.iter().filter(|m| past(m)).take(too_many).map(|m| m.sha256.clone()).collect();
+        self.members.retain(|member| !gone.contains(&member.sha256));
+        gone
+    }
+
+    fn member(&mut self, sha256: &str) -> Option<&mut Member<V>> {
+        self.members.iter_mut().find(|member| member.sha256 == sha256)
+    }
+
+    /// Makes a version active, whatever it is, or none.
+    fn take(&mut self, sha256: Option<&str>, mode: Mode, reason: &str, now_us: i64) -> Swap {
+        let from = self.members.iter().position(|member| member.stage == Stage::Active);
+        let from = from.map(|at| {
+            let mut member = self.members.remove(at);
+            (member.stage, member.since_us) = (Stage::Past, now_us);
+            let sha256 = member.sha256.clone();
+            self.members.push(member);
+            sha256
+        });
+        if let Some(member) = sha256.and_then(|sha256| self.member(sha256)) {
+            (member.stage, member.since_us, member.rolled_back) = (Stage::Active, now_us, false);
+            member.strikes.clear();
+        }
+        self.mode = mode;
+        Swap { from, to: sha256.map(str::to_owned), mode, reason: reason.into(), at_us: now_us }
+    }
+}
+
+/// What is kept of a lineup over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub members: Vec<KeptMember>,
+    #[serde(default)]
+    pub pin: Option<String>,
+    /// What its canary is to show.
+    #[serde(default)]
+    pub trial: Option<Terms>,
+}
+
+/// What is kept of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptMember {
+    pub sha256: String,
+    pub version: String,
+    pub source: Source,
+    pub stage: Stage,
+    pub since_us: i64,
+    #[serde(default)]
+    pub rolled_back: bool,
+}
+
+impl<V: Clone> Lineup<V> {
+    /// What is to be kept.
+    pub fn keep(&self) -> Kept {
+        let member = |m: &Member<V>| KeptMember {
+            sha256: m.sha256.clone(),
+            version: m.version.clone(),
+            source: m.source.clone(),
+            stage: m.stage.clone(),
+            since_us: m.since_us,
+            rolled_back: m.rolled_back,
+        };
+        Kept { members: self.members.iter().map(member).collect(), pin: self.pin.clone(), trial: None }
+    }
+
+    /// A lineup as it was kept; `load` gives what can be run, and versions of which it gives nothing are left out. An
+    /// embedded version that another binary had makes room for this one's, which is given as `embedded`.
+    pub fn restore(
+        kept: Kept,
+        embedded: Option<Member<V>>,
+        mut load: impl FnMut(&KeptMember) -> Option<V>,
+    ) -> Self {
+        let mut lineup = Self { pin: kept.pin, ..Self::default() };
+        let mut was_embedded = kept.members.is_empty();
+        for member in kept.members {
+            let is_ours = embedded.as_ref().is_some_and(|ours| ours.sha256 == member.sha256);
+            if member.source == Source::Embedded && !is_ours {
+                was_embedded |= member.stage == Stage::Active;
+                continue;
+            }
+            let code = match &embedded {
+                Some(ours) if is_ours => ours.code.clone(),
+                _ => load(&member),
+            };
+            let KeptMember { sha256, version, source, stage, since_us, rolled_back } = member;
+            let Some(code) = code else {
+                was_embedded |= stage == Stage::Active;
+                continue;
+            };
+            let code = Some(code);
+            let strikes = Vec::new();
+            lineup.members.push(Member {
+                sha256,
+                version,
+                source,
+                stage,
+                since_us,
+                rolled_back,
+                code,
+                strikes,
+            });
+        }
+        if let Some(mut ours) = embedded
+            && lineup.get(&ours.sha256).is_none()
+        {
+            ours.stage = Stage::Probed;
+            lineup.members.insert(0, ours);
+        }
+        if lineup.active().is_none() && was_embedded {
+            let ours = lineup.members.iter_mut().find(|member| member.source == Source::Embedded);
+            if let Some(ours) = ours {
+                ours.stage = Stage::Active;
+            } else if let Some(before) = lineup.before().map(|member| member.sha256.clone()) {
+                let now_us = lineup.get(&before).map_or(0, |member| member.since_us);
+                lineup.take(Some(&before), Mode::Drain, "restored", now_us);
+            }
+        }
+        if lineup.pin.as_ref().is_some_and(|pin| lineup.active().is_none_or(|a| a.sha256 != *pin)) {
+            lineup.pin = None;
+        }
+        lineup
+    }
+}
+
+/// The start of a sha256, checked.
+pub fn prefix_of(text: &str) -> Result<String, LineupError> {
+    let prefix = text.to_ascii_lowercase();
+    let valid = (8..=64).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_hexdigit());
+    if valid { Ok(prefix) } else { Err(LineupError::Prefix) }
+}
+
+/// Enough of a sha256 for people.
+pub fn short(sha256: &str) -> &str {
+    sha256.get(..12).unwrap_or(sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sha(digit: char) -> String {
+        String::from(digit).repeat(64)
+    }
+
+    fn member(digit: char, source: Source) -> Member<char> {
+        Member::staged(sha(digit), format!("{digit}.0.0"), source, digit, 0)
+    }
+
+    /// The embedded `a`, active, and loaded ones that have passed.
+    fn lineup(others: &str) -> Lineup<char> {
+        let mut lineup = Lineup::default();
+        lineup.add(member('a', Source::Embedded)).unwrap();
+        lineup.probed(&sha('a'), Ok(()), 0);
+        lineup.activate(&sha('a'), Mode::Drain, "start", 0).unwrap();
+        for digit in others.chars() {
+            lineup.add(member(digit, Source::Command("x.wasm".into()))).unwrap();
+            lineup.probed(&sha(digit), Ok(()), 1);
+        }
+        lineup
+    }
+
+    fn active(lineup: &Lineup<char>) -> Option<char> {
+        lineup.active().and_then(|member| member.code)
+    }
+
+    #[test]
+    fn a_swap_and_back() {
+        let mut l = lineup("b");
+        let swap = l.activate(&sha('b'), Mode::Now, "asked", 5).unwrap();
+        assert_eq!((swap.from, swap.to, swap.mode), (Some(sha('a')), Some(sha('b')), Mode::Now));
+        assert_eq!((active(&l), l.mode), (Some('b'), Mode::Now));
+        assert_eq!(l.fallbacks(&sha('b')), ['a']);
+        assert_eq!(l.activate(&sha('b'), Mode::Now, "", 6), Err(LineupError::IsActive));
+        l.roll_back(Mode::NextChunk, "asked", 7).unwrap();
+        assert_eq!(active(&l), Some('a'));
+        assert_eq!(l.roll_back(Mode::NextChunk, "", 8), Err(LineupError::NoPast), "not back to what was bad");
+        assert!(l.fallbacks(&sha('a')).is_empty());
+        l.activate(&sha('b'), Mode::Drain, "asked again", 9).unwrap();
+        assert_eq!(active(&l), Some('b'));
+    }
+
+    #[test]
+    fn the_last_two_past_versions_are_kept() {
+        let mut l = lineup("bcde");
+        for (i, digit) in "bcde".chars().enumerate() {
+            l.activate(&sha(digit), Mode::Drain, "", i as i64).unwrap();
+        }
+        assert_eq!(l.trim(), [sha('b')]);
+        assert!(l.trim().is_empty());
+        assert_eq!(l.fallbacks(&sha('e')), ['d', 'c', 'a']);
+        for digit in ['d', 'c', 'a'] {
+            l.roll_back(Mode::Drain, "", 9).unwrap();
+            assert_eq!(active(&l), Some(digit));
+        }
+    }
+
+    #[test]
+    fn what_failed_is_not_taken() {
+        let mut l = lineup("");
+        l.add(member('b', Source::Command("x".into()))).unwrap();
+        l.probed(&sha('b'), Err("it differs".into()), 1);
+        assert_eq!(l.activate(&sha('b'), Mode::Now, "", 2), Err(LineupError::Failed("it differs".into())));
+        assert_eq!(l.activate(&sha('c'), Mode::Now, "", 2), Err(LineupError::Unknown(sha('c'))));
+        assert_eq!(active(&l), Some('a'));
+        // Loaded again, it is tried again.
+        l.add(member('b', Source::Command("x".into()))).unwrap();
+        l.probed(&sha('b'), Ok(()), 3);
+        l.activate(&sha('b'), Mode::Now, "", 4).unwrap();
+    }
+
+    #[test]
+    fn a_pin_holds() {
+        let mut l = lineup("b");
+        l.pin(true);
+        let pinned = LineupError::Pinned(sha('a'));
+        assert_eq!(l.activate(&sha('b'), Mode::Now, "", 2), Err(pinned.clone()));
+        assert_eq!(l.try_out(&sha('b'), 2), Err(pinned));
+        assert!(!(0..9).any(|at| l.strike(&sha('a'), at)));
+        l.pin(false);
+        l.activate(&sha('b'), Mode::Now, "", 3).unwrap();
+    }
+
+    #[test]
+    fn failures_in_a_row_call_for_the_version_before() {
+        let mut l = lineup("b");
+        assert!(!(0..9).any(|at| l.strike(&sha('a'), at)), "there is none before");
+        l.activate(&sha('b'), Mode::Now, "", 0).unwrap();
+        assert!(!l.strike(&sha('b'), 0));
+        assert!(!l.strike(&sha('b'), STRIKE_WINDOW_US + 1), "the first was long ago");
+        assert!(!l.strike(&sha('b'), STRIKE_WINDOW_US + 2));
+        assert!(!l.strike(&sha('a'), STRIKE_WINDOW_US + 3), "it is not active");
+        assert!(l.strike(&sha('b'), STRIKE_WINDOW_US + 3));
+    }
+
+    #[test]
+    fn a_canary_fails_or_takes_over() {
+        let mut l = lineup("bc");
+        l.try_out(&sha('b'), 1).unwrap();
+        l.try_out(&sha('c'), 2).unwrap();
+        assert_eq!(l.canary().unwrap().code, Some('c'));
+        assert_eq!(l.get(&sha('b')).unwrap().stage, Stage::Probed);
+        l.fail_canary(&sha('c'), "slow", 3);
+        assert!(l.canary().is_none());
+        assert_eq!(active(&l), Some('a'));
+        l.try_out(&sha('b'), 4).unwrap();
+        l.activate(&sha('b'), Mode::Drain, "it stood", 5).unwrap();
+        assert_eq!((active(&l), l.canary().is_none()), (Some('b'), true));
+    }
+
+    #[test]
+    fn versions_are_found_by_their_first_digits() {
+        let mut l = lineup("b");
+        assert_eq!(l.find("BBBBBBBB").unwrap().code, Some('b'));
+        for short in ["bbbbbbb", "", "xxxxxxxxx"] {
+            assert_eq!(l.find(short).unwrap_err(), LineupError::Prefix);
+        }
+        assert_eq!(l.find("cccccccc").unwrap_err(), LineupError::Unknown("cccccccc".into()));
+        let mut other = member('b', Source::Embedded);
+        other.sha256 = format!("{}{}", "b".repeat(60), "cccc");
+        l.add(other).unwrap();
+        assert_eq!(l.find("bbbbbbbb").unwrap_err(), LineupError::Ambiguous(2));
+        assert!(l.find(&sha('b')).is_ok());
+    }
+
+    #[test]
+    fn only_what_is_not_in_use_is_removed() {
+        let mut l = lineup("b");
+        assert_eq!(l.remove(&sha('a')), Err(LineupError::Embedded));
+        l.activate(&sha('b'), Mode::Drain, "", 1).unwrap();
+        assert_eq!(l.remove(&sha('b')), Err(LineupError::InUse));
+        assert_eq!(l.remove(&sha('a')), Err(LineupError::Embedded));
+        let swap = l.leave(Mode::Drain, "unloaded", 2);
+        assert_eq!(swap.to, Some(sha('a')));
+        l.remove(&sha('b')).unwrap();
+        assert!(l.get(&sha('b')).is_none());
+    }
+
+    #[test]
+    fn waiting_versions_are_bounded() {
+        let mut l = lineup("");
+        let many =
+            |i: usize| Member { sha256: format!("{i:064}"), ..member('b', Source::Command("x".into())) };
+        (0..MAX_WAITING).for_each(|i| l.add(many(i)).unwrap());
+        assert_eq!(l.add(many(99)), Err(LineupError::TooMany));
+        l.probed(&format!("{:064}", 3), Err("bad".into()), 1);
+        l.add(many(99)).unwrap();
+        assert!(l.get(&format!("{:064}", 3)).is_none());
+    }
+
+    #[test]
+    fn a_restart_changes_nothing() {
+        let mut l = lineup("bc");
+        l.activate(&sha('b'), Mode::Now, "", 3).unwrap();
+        l.activate(&sha('c'), Mode::Now, "", 4).unwrap();
+        l.roll_back(Mode::Now, "", 5).unwrap();
+        l.pin(true);
+        let load = |kept: &KeptMember| kept.sha256.chars().next();
+        let again = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)), load);
+        assert_eq!(again.keep(), l.keep());
+        // Another binary, which has another one embedded, and the loaded one stays.
+        let again = Lineup::restore(l.keep(), Some(member('d', Source::Embedded)), load);
+        assert_eq!(active(&again), Some('b'));
+        assert_eq!(again.before().unwrap().code, Some('d'));
+        // Its file is gone.
+        let again = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)), |_| None);
+        assert_eq!((active(&again), again.pin.is_none()), (Some('a'), true));
+        // The embedded one was active: now the new one is.
+        let l = lineup("b");
+        let again = Lineup::restore(l.keep(), Some(member('d', Source::Embedded)), load);
+        assert_eq!(active(&again), Some('d'));
+        // Nothing was kept.
+        let again = Lineup::restore(Kept::default(), Some(member('a', Source::Embedded)), load);
+        assert_eq!(active(&again), Some('a'));
+        // A format without anything embedded.
+        let mut l = Lineup::default();
+        l.add(member('b', Source::Folder("x".into()))).unwrap();
+        l.probed(&sha('b'), Ok(()), 1);
+        l.activate(&sha('b'), Mode::Drain, "", 2).unwrap();
+        let again = Lineup::restore(l.keep(), None, load);
+        assert_eq!(active(&again), Some('b'));
+    }
+}

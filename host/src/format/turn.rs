@@ -1,0 +1,229 @@
+//! Who computes, and for how long.
+//!
+//! A call that is short just runs. One that is still computing when the epoch advances gives way to everybody, and
+//! goes on only with one of a few permits, for one tick at a time; who has computed least comes first, so that a
+//! call that takes a little longer does not wait for all those that spin. There are half as many permits as cores, so
+//! that components that spin never take all of them.
+//!
+//! No permit is held by who waits: whatever a call waits for, it gives its permit back first. So a disk that
+//! stands still keeps nobody from computing.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::limits::TICK;
+use crate::sync::lock;
+
+/// The permits of an engine. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Turns(Arc<Mutex<Queue>>);
+
+#[derive(Debug)]
+struct Queue {
+    free: usize,
+    /// By ticks computed, and order of arrival. Who is gone is found out when it is its turn.
+    waiting: BTreeMap<(u128, u64), oneshot::Sender<Permit>>,
+    arrived: u64,
+}
+
+/// Lets one compute; goes to the next when it is dropped.
+#[derive(Debug)]
+struct Permit(Turns);
+
+impl Turns {
+    pub(super) fn new(permits: usize) -> Self {
+        Self(Arc::new(Mutex::new(Queue { free: permits, waiting: BTreeMap::new(), arrived: 0 })))
+    }
+
+    /// Waits for a permit, after so much computing. Cancel safe.
+    async fn take(&self, computed: Duration) -> Option<Permit> {
+        let permit = {
+            let mut queue = lock(&self.0);
+            if queue.free > 0 {
+                queue.free -= 1;
+                return Some(Permit(self.clone()));
+            }
+            let (sender, permit) = oneshot::channel();
+            queue.arrived += 1;
+            let place = (computed.as_millis() / TICK.as_millis(), queue.arrived);
+            queue.waiting.insert(place, sender);
+            permit
+        };
+        permit.await.ok()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let next = {
+            let mut queue = lock(&self.0.0);
+            let next = queue.waiting.pop_first();
+            queue.free += usize::from(next.is_none());
+            next
+        };
+        if let Some((_, next)) = next {
+            // If it is gone, this comes back, is dropped, and goes to the one behind it.
+            let _ = next.send(Permit(self.0.clone()));
+        }
+    }
+}
+
+/// The turn of one instance, and the time of its call. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Turn(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    turns: Turns,
+    /// What it computes with, if it needs one.
+    permit: Mutex<Option<Permit>>,
+    /// Nanoseconds of computing in this call, up to the last time that it waited.
+    computed: AtomicU64,
+    /// When it began to compute, in nanoseconds after `origin`.
+    since: AtomicU64,
+    origin: Instant,
+}
+
+impl Turn {
+    pub(super) fn new(turns: Turns) -> Self {
+        Self(Arc::new(Inner {
+            turns,
+            permit: Mutex::new(None),
+            computed: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            origin: Instant::now(),
+        }))
+    }
+
+    /// Runs a call. Its time counts from 0.
+    pub(super) async fn run<T>(&self, call: impl Future<Output = T>) -> T {
+        self.0.computed.store(0, Relaxed);
+        let mut call = std::pin::pin!(call);
+        std::future::poll_fn(|context| self.poll(call.as_mut(), context)).await
+    }
+
+    fn poll<T>(&self, call: Pin<&mut impl Future<Output = T>>, context: &mut Context<'_>) -> Poll<T> {
+        self.0.since.store(self.now(), Relaxed);
+        let result = call.poll(context);
+        let passed = self.now().saturating_sub(self.0.since.load(Relaxed));
+        self.0.computed.fetch_add(passed, Relaxed);
+        // Done, or waiting.
+        let permit = lock(&self.0.permit).take();
+        drop(permit);
+        result
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Time of computing in the call that ran last.
+    pub(super) fn computed(&self) -> Duration {
+        Duration::from_nanos(self.0.computed.load(Relaxed))
+    }
+
+    /// The same for the call that is running, asked from within it.
+    pub(super) fn computing(&self) -> Duration {
+        self.computed() + Duration::from_nanos(self.now().saturating_sub(self.0.since.load(Relaxed)))
+    }
+
+    /// Lets others compute, and returns when it is this one's turn again.
+    pub(super) async fn give_way(self) {
+        let computed = self.computing();
+        tokio::task::yield_now().await;
+        let permit = self.0.turns.take(computed).await;
+        *lock(&self.0.permit) = permit;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Waker};
+
+    use super::*;
+
+    fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn free(turns: &Turns) -> usize {
+        lock(&turns.0).free
+    }
+
+    #[tokio::test]
+    async fn who_has_computed_least_comes_first() {
+        let turns = Turns::new(1);
+        let held = turns.take(Duration::ZERO).await;
+        let mut waiting: Vec<_> = [70, 20, 21, 5]
+            .map(|ms| {
+                let turns = turns.clone();
+                Box::pin(
+                    async move { turns.take(Duration::from_millis(ms)).await.map(|permit| (ms, permit)) },
+                )
+            })
+            .into();
+        waiting.iter_mut().for_each(|one| assert!(poll(one.as_mut()).is_pending()));
+        // The one with 5 ms goes before it has its turn.
+        drop(waiting.pop());
+        drop(held);
+        let mut order = Vec::new();
+        while !waiting.is_empty() {
+            let mut served = None;
+            waiting.retain_mut(|one| match poll(one.as_mut()) {
+                Poll::Ready(permit) => {
+                    assert!(served.is_none(), "one at a time");
+                    served = permit;
+                    false
+                }
+                Poll::Pending => true,
+            });
+            let (ms, _permit) = served.expect("somebody is served");
+            order.push(ms);
+        }
+        assert_eq!((order, free(&turns)), (vec![20, 21, 70], 1), "equal ticks in the order that they came");
+    }
+
+    #[tokio::test]
+    async fn who_waits_holds_no_permit_and_computes_nothing() {
+        let turns = Turns::new(1);
+        let (one, two) = (Turn::new(turns.clone()), Turn::new(turns.clone()));
+        let mut waited = false;
+        let mut first = std::pin::pin!(one.run(async {
+            one.clone().give_way().await;
+            assert_eq!(free(&turns), 0, "it computes");
+            // A host function that waits for a disk.
+            poll_fn(|_| match std::mem::replace(&mut waited, true) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            })
+            .await;
+            one.computing()
+        }));
+        let mut polled = Duration::ZERO;
+        let mut poll_first = || {
+            let begun = Instant::now();
+            let result = poll(first.as_mut());
+            polled += begun.elapsed();
+            (result, polled)
+        };
+        assert!(poll_first().0.is_pending(), "it gives way, though nobody else wants to compute");
+        tokio::task::yield_now().await;
+        assert!(poll_first().0.is_pending(), "the disk");
+        assert_eq!(free(&turns), 1);
+        two.run(two.clone().give_way()).await;
+        let (Poll::Ready(computing), polled) = poll_first() else { panic!("the disk is done") };
+        assert!(computing <= polled, "{computing:?} in {polled:?}: waiting is not computing");
+        assert_eq!(free(&turns), 1);
+    }
+}

@@ -1,0 +1,245 @@
+//! Versions of formats: loaded, swapped, rolled back and kept, while a real encoder sends.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use crate::{
+    media,
+    process::{self, until},
+    readers::{self, Hashes},
+    senders::{self, Pace, Sender},
+    server::{self, Server},
+};
+
+/// A component that the build made.
+fn component(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(name)).unwrap()
+}
+
+/// The same component with other bytes: a custom section, which means nothing, at its end.
+fn marked(mut wasm: Vec<u8>, mark: u8) -> Vec<u8> {
+    wasm.extend([0, 6, 4, b'm', b'a', b'r', b'k', mark]);
+    wasm
+}
+
+/// Loads a component from the media root, and returns its hash.
+fn load(server: &Server, name: &str, wasm: &[u8]) -> String {
+    fs::write(server.media(name), wasm).unwrap();
+    let reply = server.json("loadFormat", &format!("path={name}"));
+    assert_eq!((&reply["status"], &reply["data"]["state"]), (&"SUCCESS".into(), &"probed".into()), "{reply}");
+    fs::remove_file(server.media(name)).unwrap();
+    reply["data"]["sha256"].as_str().unwrap().to_owned()
+}
+
+fn swap(server: &Server, params: &str) {
+    let reply = server.json("swapFormat", params);
+    assert_eq!(reply["data"]["state"], "active", "{reply}");
+}
+
+/// State and files of each version, by the start of its hash.
+fn versions(server: &Server, format: &str) -> Vec<(String, String, u64)> {
+    let info = server.json("getFormatInfo", &format!("format={format}"));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let version = |v: &Value| (text(&v["sha256"]), text(&v["state"]), v["recordings"].as_u64().unwrap());
+    info["data"]["versions"].as_array().unwrap().iter().map(version).collect()
+}
+
+fn state(server: &Server, format: &str, sha256: &str) -> (String, u64) {
+    let found = versions(server, format).into_iter().find(|(its, ..)| its == sha256);
+    found.map(|(_, state, recordings)| (state, recordings)).unwrap()
+}
+
+/// The files of a recording that is not chunked, in their order.
+fn files(server: &Server, format: &str) -> Vec<PathBuf> {
+    let name = |i: usize| if i == 0 { format!("cam.{format}") } else { format!("cam_{i:04}.{format}") };
+    (0..).map(|i| server.media(&name(i))).take_while(|path| path.exists()).collect()
+}
+
+fn together(files: &[PathBuf]) -> Hashes {
+    let mut all = Hashes::default();
+    for file in files {
+        let one = readers::comparable(file);
+        all.video.extend(one.video);
+        all.audio.extend(one.audio);
+    }
+    all
+}
+
+/// Format `h264` is one that the server has never heard of.
+#[test]
+fn a_built_in_format_and_a_foreign_one_are_swapped_under_a_real_encoder() {
+    let server = Server::start();
+    let foreign = component("components/h264.wasm");
+    let first = load(&server, "a.wasm", &foreign);
+    swap(&server, &format!("format=h264 sha256={first}"));
+    let built_in = versions(&server, "flv")[0].0.clone();
+    let loaded = [
+        load(&server, "b.wasm", &marked(foreign, 1)),
+        load(&server, "c.wasm", &marked(component("flv.wasm"), 1)),
+    ];
+    let formats = ["h264", "flv"];
+    let ids = formats.map(|format| server.record("cam", "cam", format, ""));
+    let sent = media::two_and_a_half_megabits();
+    let mut sender = Sender::Ffmpeg5.start(&sent, &server.url("cam"), Pace::RealTime);
+
+    let number = |count: usize| {
+        for format in formats {
+            until(&format!("file {count} of {format}"), || {
+                (files(&server, format).len() == count).then_some(())
+            });
+        }
+    };
+    let active = [(&built_in, "flv"), (&first, "h264")];
+    number(1);
+    for (format, sha256) in formats.iter().zip(&loaded) {
+        swap(&server, &format!("format={format} sha256={} mode=next-chunk", &sha256[..8]));
+    }
+    number(2);
+    for (sha256, format) in active {
+        assert_ne!(state(&server, format, sha256).0, "active");
+        swap(&server, &format!("format={format} sha256={sha256} mode=now"));
+    }
+    number(3);
+    for (format, sha256) in formats.iter().zip(&loaded) {
+        let reply = server.json("rollbackFormat", &format!("format={format}"));
+        assert_eq!(reply["data"]["sha256"], **sha256, "{reply}");
+    }
+    number(4);
+    for format in formats {
+        // A drain leaves the file that is open alone.
+        let before = server.json("getFormatInfo", &format!("format={format}"))["data"]["swaps"].clone();
+        assert_eq!(before.as_array().unwrap().len(), if format == "h264" { 4 } else { 3 }, "{before}");
+    }
+    swap(&server, &format!("format=flv sha256={built_in}"));
+    until("the old one drains", || {
+        (state(&server, "flv", &loaded[1]) == ("draining".into(), 1)).then_some(())
+    });
+    until("more", || (server.video_samples("cam") > 200).then_some(()));
+    assert_eq!(files(&server, "flv").len(), 4);
+    sender.kill();
+    server.finish("cam", &ids);
+    assert_eq!(state(&server, "flv", &loaded[1]), ("retired".into(), 0));
+
+    for format in formats {
+        let files = files(&server, format);
+        assert_eq!(files.len(), 4);
+        let found = together(&files);
+        let sent = readers::sent(&sent, format).repeated(0, found.video.len(), 0, found.audio.len());
+        found.assert_same(&sent, format);
+        assert!(found.video.len() > 200 && (format == "h264" || !found.audio.is_empty()));
+        for file in &files {
+            readers::tracks(file);
+        }
+    }
+    // What came when, for each recording.
+    let info = server.json("getConfigInfo", &format!("id={}", ids[1]));
+    let stretches = info["data"]["formatHistory"]["stretches"].as_array().unwrap();
+    let who: Vec<&str> = stretches.iter().map(|s| &s["component"].as_str().unwrap()[18..30]).collect();
+    let expected = [&built_in, &loaded[1], &built_in, &loaded[1]].map(|sha256| &sha256[..12]);
+    assert_eq!(who, expected);
+}
+
+#[test]
+fn what_an_operator_chose_outlives_a_crash() {
+    let dir = server::home(&std::env::temp_dir());
+    let mut server = Server::start_in(dir.clone(), &[]);
+    let built_in = versions(&server, "flv")[0].0.clone();
+    let loaded = load(&server, "a.wasm", &marked(component("flv.wasm"), 1));
+    let waiting = load(&server, "b.wasm", &marked(component("flv.wasm"), 2));
+    swap(&server, &format!("format=flv sha256={loaded}"));
+    assert_eq!(server.json("pinFormat", "format=flv")["data"]["pinned"], true);
+    server.kill();
+    let server = Server::start_in(dir, &[]);
+    assert_eq!(state(&server, "flv", &loaded).0, "active");
+    assert_eq!(state(&server, "flv", &waiting).0, "probed");
+    let refused = server.json("swapFormat", &format!("format=flv sha256={waiting}"));
+    assert!(refused["description"].as_str().unwrap().contains("it is pinned to"), "{refused}");
+    server.json("pinFormat", "format=flv pinned=0");
+    let back = server.json("rollbackFormat", "format=flv");
+    assert_eq!(back["data"]["sha256"], *built_in, "{back}");
+    let id = server.record("cam", "cam", "flv", "");
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    server.finish("cam", &[id]);
+    readers::assert_recorded(&media::clip(), &server.media("cam.flv"));
+}
+
+#[test]
+fn the_shell_loads_swaps_and_rolls_back() {
+    let server = Server::start();
+    let dir = server.home();
+    let url = format!("http://{}", server.address("http-cli"));
+    let format = |arguments: &[&str]| {
+        let mut command = senders::reelwright();
+        command.arg("format").args(arguments).current_dir(dir.path().join("media"));
+        if arguments[0] != "export" {
+            command.args(["--server", &url]);
+        }
+        process::Process::start(&mut command).wait()
+    };
+    let exported = format(&["export", "ts", "-o", "ts.wasm"]);
+    assert!(exported.status.success(), "{}", exported.stderr);
+    let wasm = fs::read(server.media("ts.wasm")).unwrap();
+    assert!(wasm == component("ts.wasm"));
+    assert!(!format(&["export", "ts", "-o", "ts.wasm"]).status.success(), "it is not overwritten");
+    assert!(format(&["export", "avi", "-o", "x"]).stderr.contains("there is no format `avi`"));
+
+    fs::write(server.media("ts.wasm"), marked(wasm, 1)).unwrap();
+    let loaded = format(&["load", "ts.wasm", "--format", "ts"]);
+    assert!(loaded.status.success(), "{}", loaded.stderr);
+    let list = format(&["list"]).stdout;
+    let line = |list: &str, state: &str| {
+        let line =
+            list.lines().find(|line| line.starts_with("ts ") && line.contains(state)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("no {state} in {list}"))
+    };
+    let sha256 = line(&list, "probed").split_whitespace().nth(2).unwrap().to_owned();
+    assert!(line(&list, "active").contains("embedded"), "{list}");
+    let swapped = format(&["swap", "ts", &sha256, "--mode", "now"]);
+    assert!(swapped.status.success(), "{}", swapped.stderr);
+    assert!(line(&format(&["list"]).stdout, "active").contains(&sha256));
+    assert!(format(&["rollback", "ts"]).status.success());
+    assert!(line(&format(&["list"]).stdout, "active").contains("embedded"));
+    let again = format(&["rollback", "ts"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(again.stderr.contains("there is no version to go back to"), "{}", again.stderr);
+    assert!(format(&["info", "ts"]).stdout.contains("video/mp2t"));
+    assert!(format(&["unload", "ts", &sha256]).status.success());
+    drop(Arc::clone(&dir));
+}
+
+/// A version that passes its probe and fails in the field goes by itself, and costs nothing.
+#[test]
+fn a_version_that_fails_again_and_again_goes_by_itself() {
+    let server =
+        Server::start_with(|dir| vec!["--event-log".into(), dir.join("events").display().to_string()]);
+    let loaded = load(&server, "a.wasm", &component("components/late_trap_flv.wasm"));
+    swap(&server, &format!("format=flv sha256={loaded}"));
+    let ids: Vec<u64> = (0..3).map(|i| server.record("cam", &format!("cam{i}"), "flv", "")).collect();
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    server.finish("cam", &ids);
+    assert_eq!(server.json("getFormatInfo", "format=flv")["data"]["versions"][0]["source"], "embedded");
+    let info = server.json("getFormatInfo", &format!("format=flv sha256={loaded}"));
+    assert_eq!(info["data"]["versions"][0]["rolledBack"], true, "{info}");
+    for i in 0..3 {
+        let mut files: Vec<PathBuf> = server
+            .media_names()
+            .into_iter()
+            .filter(|name| name.starts_with(&format!("cam{i}")))
+            .map(|name| server.media(&name))
+            .collect();
+        // `cam0.flv`, `cam0_0001.flv`.
+        files.sort_by_key(|path| path.file_stem().unwrap().to_owned());
+        assert!(files.len() > 1);
+        readers::assert_concatenation(&media::clip(), &files);
+    }
+    let events = fs::read_to_string(server.media("../events")).unwrap();
+    assert!(
+        events.lines().any(|line| line.contains("\"formatSwapped\"") && line.contains("again and again")),
+        "{events}"
+    );
+}

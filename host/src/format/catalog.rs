@@ -719,6 +719,7 @@ impl Formats {
             if let Some(pin) = &lineup.pin {
                 return Err(LineupError::Pinned(pin.clone()).into());
             }
+            lineup.disown(&Source::Folder(path.into()));
             Ok((Some(lineup.leave(Mode::Drain, "its file is gone", now_us)), ()))
         });
         match left {

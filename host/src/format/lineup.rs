@@ -373,6 +373,13 @@ impl<V: Clone> Lineup<V> {
         }
     }
 
+    /// What came from there is not taken again by itself.
+    pub fn disown(&mut self, source: &Source) {
+        for member in self.members.iter_mut().filter(|member| member.source == *source) {
+            member.rolled_back = true;
+        }
+    }
+
     /// Ends the use of the active version: the one before takes over, or none.
     pub fn leave(&mut self, mode: Mode, reason: &str, now_us: i64) -> Swap {
         let before = self.before().map(|member| member.sha256.clone());
@@ -664,6 +671,23 @@ mod tests {
         assert_eq!(swap.to, Some(sha('a')));
         l.remove(&sha('b')).unwrap();
         assert!(l.get(&sha('b')).is_none());
+    }
+
+    #[test]
+    fn what_has_lost_its_file_does_not_come_back() {
+        let mut l = lineup("");
+        let file = Source::Folder("x.wasm".into());
+        for digit in ['b', 'c'] {
+            l.add(member(digit, file.clone())).unwrap();
+            l.probed(&sha(digit), Ok(()), 1);
+            l.activate(&sha(digit), Mode::Drain, "", 1).unwrap();
+        }
+        l.disown(&file);
+        l.leave(Mode::Drain, "its file is gone", 2);
+        assert_eq!((active(&l), l.fallbacks(&sha('a'))), (Some('a'), vec![]));
+        // It is there again.
+        l.activate(&sha('c'), Mode::Drain, "", 3).unwrap();
+        assert_eq!(active(&l), Some('c'));
     }
 
     #[test]

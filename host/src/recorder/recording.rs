@@ -239,6 +239,12 @@ struct State {
     history: History,
 }
 
+impl State {
+    fn set_status(&mut self, status: Status) {
+        self.previous = Some(std::mem::replace(&mut self.current, status));
+    }
+}
+
 /// Which versions of its format wrote a recording.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -350,8 +356,7 @@ impl Recording {
     }
 
     pub(super) fn set_status(&self, status: Status) {
-        let mut state = lock(&self.state);
-        state.previous = Some(std::mem::replace(&mut state.current, status));
+        lock(&self.state).set_status(status);
     }
 
     /// The run goes on, and can write nothing for now.
@@ -378,12 +383,14 @@ impl Recording {
     /// A run is over, or waits for its stream to come back. Returns what it did so far, unless a later one has taken
     /// its place, or its stream was away.
     pub(super) fn ends(&self, stream_id: u64, failed: Option<String>) -> Option<RunInfo> {
-        let run = lock(&self.state).run.take_if(|run| run.stream_id == stream_id)?;
+        // At once: who sees no run sees why.
+        let mut state = lock(&self.state);
+        let run = state.run.take_if(|run| run.stream_id == stream_id)?;
         match failed {
-            Some(reason) => self.set_status(Status::new(Phase::Failed, 0, Some(reason))),
+            Some(reason) => state.set_status(Status::new(Phase::Failed, 0, Some(reason))),
             None => {
-                self.set_status(Status::new(Phase::Disconnected, 0, None));
-                self.set_status(Status::new(Phase::WaitingForStream, 0, None));
+                state.set_status(Status::new(Phase::Disconnected, 0, None));
+                state.set_status(Status::new(Phase::WaitingForStream, 0, None));
             }
         }
         Some(run)

@@ -66,7 +66,7 @@ impl Form {
     /// In which a recording is compared with what was sent, and that form of what was sent.
     fn of(format: &str) -> (Self, Self) {
         match format {
-            "ts" | "h264" => (Form::Units { annex_b: true }, Form::Units { annex_b: false }),
+            "ts" => (Form::Units { annex_b: true }, Form::Units { annex_b: false }),
             _ => (Form::Sample, Form::Sample),
         }
     }

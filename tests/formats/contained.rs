@@ -156,7 +156,7 @@ fn little() -> Limits {
 }
 
 /// The component, told what to do.
-fn hostile(order: &str) -> Vec<u8> {
+pub fn hostile(order: &str) -> Vec<u8> {
     const TITLE: &[u8] = b"hostile order: ";
     let mut wasm = fs::read(component("hostile")).unwrap();
     let mut found = (0..wasm.len()).filter(|&at| wasm[at..].starts_with(TITLE));

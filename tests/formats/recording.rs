@@ -11,7 +11,10 @@ use reelwright::{
     store::{ConfigIds, Store},
 };
 
-use crate::support::{Clip, Host, clip, component};
+use crate::{
+    contained::hostile,
+    support::{Clip, Host, clip, component},
+};
 
 struct Recorder {
     host: Host,
@@ -27,6 +30,19 @@ impl Recorder {
             fs::copy(component(name), host.dir.path().join(format!("formats/{name}.wasm"))).unwrap();
         }
         host.formats.refresh().await;
+        Self::on(host)
+    }
+
+    /// With a component that passes the probe.
+    async fn with(wasm: &[u8]) -> Self {
+        let host = Host::new().await;
+        fs::write(host.dir.path().join("formats/bad.wasm"), wasm).unwrap();
+        host.formats.refresh().await;
+        assert!(host.formats.get("bad").is_some());
+        Self::on(host)
+    }
+
+    fn on(host: Host) -> Self {
         let registry = Registry::default();
         let events = Events::default();
         let (formats, disk) = (host.formats.clone(), host.disk.clone());
@@ -140,8 +156,8 @@ fn long_clip() -> Clip {
 
 #[tokio::test]
 async fn a_component_that_always_traps_is_replaced_and_no_other_recording_notices() {
-    let recorder = Recorder::new(&["trap_in_write"]).await;
-    let bad = recorder.recordings.add(settings("trap-in-write")).await.unwrap();
+    let recorder = Recorder::with(&hostile("late trap bad")).await;
+    let bad = recorder.recordings.add(settings("bad")).await.unwrap();
     let good = recorder.recordings.add(settings("flv")).await.unwrap();
     let mut events = recorder.events.subscribe();
     let clip = long_clip();
@@ -182,14 +198,14 @@ async fn a_component_that_always_traps_is_replaced_and_no_other_recording_notice
 
 #[tokio::test]
 async fn a_component_that_always_says_no_fails_its_recording() {
-    let recorder = Recorder::new(&["uses_fs"]).await;
-    let bad = recorder.recordings.add(settings("uses-fs")).await.unwrap();
+    let recorder = Recorder::with(&hostile("late error-lines bad")).await;
+    let bad = recorder.recordings.add(settings("bad")).await.unwrap();
     let clip = long_clip();
     recorder.send(&clip, &clip.samples).await;
     let (status, _) = bad.status();
     let reason = status.reason.unwrap();
     assert_eq!(status.phase, Phase::Failed);
-    assert!(reason.contains("3 segments in a row") && reason.contains("unsupported"), "{reason}");
+    assert!(reason.contains("3 segments in a row") && reason.contains("all is lost"), "{reason}");
 }
 
 #[tokio::test]

@@ -838,6 +838,7 @@ mod tests {
         let orphan = failed(&s).await;
         orphan.void(Some("y")).await.unwrap();
         next(&s, 2).await.finish().await.unwrap();
+        drop(orphan);
         assert_eq!(kept(&s).await, 2);
         let s = Media::new();
         let orphan = failed(&s).await;

@@ -22,7 +22,11 @@ fn recurse(depth: u64) -> u64 {
 
 impl Writer for OverLimits {
     fn describe() -> Manifest {
-        manifest("over-limits", "1.0.0").option("what", "nothing", "what it does in `write`")
+        manifest("over-limits", "1.0.0").needs(&["head-room"]).option(
+            "what",
+            "nothing",
+            "what it does in `write`",
+        )
     }
 
     fn open(start: Start) -> Result<Self, Error> {

@@ -248,7 +248,7 @@ impl State {
 /// Which versions of its format wrote a recording.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The latest last; at most [`MAX_STRETCHES`].
+    /// The latest last; at most 256.
     pub stretches: VecDeque<Stretch>,
     /// Older ones that are not kept.
     pub dropped: u64,

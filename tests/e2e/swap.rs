@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     media,
     process::{self, until},
-    readers::{self, Hashes},
+    readers,
     senders::{self, Pace, Sender},
     server::{self, Server},
 };
@@ -81,16 +81,6 @@ fn length_prefixed(mut picture: &[u8]) -> Vec<&[u8]> {
     units
 }
 
-fn together(files: &[PathBuf]) -> Hashes {
-    let mut all = Hashes::default();
-    for file in files {
-        let one = readers::comparable(file);
-        all.video.extend(one.video);
-        all.audio.extend(one.audio);
-    }
-    all
-}
-
 /// Format `h264` is one that the server has never heard of.
 #[test]
 fn a_built_in_format_and_a_foreign_one_are_swapped_under_a_real_encoder() {
@@ -149,15 +139,20 @@ fn a_built_in_format_and_a_foreign_one_are_swapped_under_a_real_encoder() {
     for format in formats {
         let files = files(&server, format);
         assert_eq!(files.len(), 4);
-        if format == "flv" {
-            let found = together(&files);
-            let sent = readers::sent(&sent, format).repeated(0, found.video.len(), 0, found.audio.len());
-            found.assert_same(&sent, format);
-            assert!(found.video.len() > 200 && !found.audio.is_empty());
-            continue;
-        }
         let bytes = fs::read(&sent).unwrap();
         let tags = media::tags(&bytes);
+        if format == "flv" {
+            // Not by FFmpeg: it complains of a file that begins without a key frame, as those by `now` do.
+            let all: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+            let found: Vec<media::Tag<'_>> = all.iter().flat_map(|bytes| media::tags(bytes)).collect();
+            for kind in [media::VIDEO, media::AUDIO] {
+                let sent = tags.iter().filter(|tag| tag.kind == kind).filter_map(media::Tag::payload);
+                let found: Vec<_> =
+                    found.iter().filter(|tag| tag.kind == kind).filter_map(media::Tag::payload).collect();
+                assert!(found.len() > 200 && found.iter().copied().eq(sent.take(found.len())), "{kind}");
+            }
+            continue;
+        }
         let pictures: Vec<&[u8]> =
             tags.iter().filter(|tag| tag.kind == media::VIDEO).filter_map(media::Tag::payload).collect();
         let all: Vec<u8> = files.iter().flat_map(|file| fs::read(file).unwrap()).collect();

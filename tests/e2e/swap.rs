@@ -132,6 +132,12 @@ fn a_built_in_format_and_a_foreign_one_are_swapped_under_a_real_encoder() {
     });
     until("more", || (server.video_samples("cam") > 200).then_some(()));
     assert_eq!(files(&server, "flv").len(), 4);
+    // What came when, for each recording.
+    let info = server.json("getConfigInfo", &format!("id={}", ids[1]));
+    let stretches = info["data"]["formatHistory"]["stretches"].as_array().unwrap();
+    let who: Vec<&str> = stretches.iter().map(|s| &s["component"].as_str().unwrap()[18..30]).collect();
+    let expected = [&built_in, &loaded[1], &built_in, &loaded[1]].map(|sha256| &sha256[..12]);
+    assert_eq!(who, expected);
     sender.kill();
     server.finish("cam", &ids);
     assert_eq!(state(&server, "flv", &loaded[1]), ("retired".into(), 0));
@@ -173,12 +179,6 @@ fn a_built_in_format_and_a_foreign_one_are_swapped_under_a_real_encoder() {
             assert!(packets.is_some_and(|count| count > 1), "{}: {text}", file.display());
         }
     }
-    // What came when, for each recording.
-    let info = server.json("getConfigInfo", &format!("id={}", ids[1]));
-    let stretches = info["data"]["formatHistory"]["stretches"].as_array().unwrap();
-    let who: Vec<&str> = stretches.iter().map(|s| &s["component"].as_str().unwrap()[18..30]).collect();
-    let expected = [&built_in, &loaded[1], &built_in, &loaded[1]].map(|sha256| &sha256[..12]);
-    assert_eq!(who, expected);
 }
 
 #[test]

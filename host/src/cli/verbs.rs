@@ -234,7 +234,7 @@ fn flag(param: &Param) -> Arg {
         Kind::Bool => arg.num_args(0..=1).require_equals(true).default_missing_value("1").value_name("BOOL"),
         Kind::Int(..) => arg.value_name("NUMBER"),
         Kind::OneOf(words) => arg.value_parser(words.to_vec()),
-        Kind::Text => arg.value_name("TEXT"),
+        Kind::Text | Kind::AnyText => arg.value_name("TEXT"),
     }
 }
 

@@ -94,6 +94,7 @@ fn parameter(param: &Param, place: &str) -> Value {
 fn schema(param: &Param) -> Value {
     let mut schema = match param.kind {
         Kind::Text => json!({ "type": "string", "minLength": 1 }),
+        Kind::AnyText => json!({ "type": "string" }),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::OneOf(words) => json!({ "type": "string", "enum": words }),
         Kind::Int(min, u64::MAX) => json!({ "type": "integer", "minimum": min }),
@@ -101,7 +102,7 @@ fn schema(param: &Param) -> Value {
     };
     if let Need::Default(text) = param.need {
         schema["default"] = match param.kind {
-            Kind::Text | Kind::OneOf(_) => json!(text),
+            Kind::Text | Kind::AnyText | Kind::OneOf(_) => json!(text),
             Kind::Bool => json!(text == "1"),
             Kind::Int(..) => json!(text.parse::<u64>().unwrap_or_default()),
         };

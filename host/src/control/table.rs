@@ -86,6 +86,8 @@ pub struct Param {
 pub enum Kind {
     /// Any text but an empty one.
     Text,
+    /// Any text; an empty one is as good as none.
+    AnyText,
     /// `0 1 false true no yes`, in any case.
     Bool,
     /// One of these words.
@@ -213,6 +215,11 @@ impl Command {
 impl Param {
     fn bind(&self, value: Option<Value>) -> Result<Option<Arg>, ArgsError> {
         match (value, self.need) {
+            (Some(Value::Text(text)), Need::Optional)
+                if text.is_empty() && matches!(self.kind, Kind::AnyText) =>
+            {
+                Ok(None)
+            }
             (Some(Value::Text(text)), _) => self.read(text).map(Some),
             (Some(Value::List(_)), _) | (None, Need::Mandatory) => Err(ArgsError::Invalid(self.name)),
             (None, Need::Optional) => Ok(None),
@@ -223,7 +230,7 @@ impl Param {
     fn read(&self, text: String) -> Result<Arg, ArgsError> {
         match self.kind {
             _ if text.is_empty() => Err(ArgsError::Invalid(self.name)),
-            Kind::Text => Ok(Arg::Text(text)),
+            Kind::Text | Kind::AnyText => Ok(Arg::Text(text)),
             Kind::Bool => match text.to_ascii_lowercase().as_str() {
                 "0" | "false" | "no" => Ok(Arg::Bool(false)),
                 "1" | "true" | "yes" => Ok(Arg::Bool(true)),

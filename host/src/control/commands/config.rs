@@ -55,6 +55,19 @@ pub(super) static REMOVE_CONFIG: Command = Command {
             need: Need::Default("0"),
             help: "Is for HLS and HDS only.",
         },
+        // As EvoStream's own PHP client has them, whatever its server says: both, with each call.
+        Param {
+            name: "HlsHdsGroup",
+            kind: Kind::AnyText,
+            need: Need::Optional,
+            help: "The same as groupName; empty: none.",
+        },
+        Param {
+            name: "removeHLSFiles",
+            kind: Kind::Bool,
+            need: Need::Default("0"),
+            help: "The same as removeHlsHdsFiles.",
+        },
     ],
     needs_params: true,
     role: Role::Operate,
@@ -125,7 +138,7 @@ fn info(context: &Context, args: &Args) -> Reply {
 
 async fn remove(context: &Context, args: Args) -> Reply {
     let Some(id) = args.int("id") else {
-        return match args.text("groupName") {
+        return match args.text("groupName").or(args.text("HlsHdsGroup")) {
             Some(_) => Reply::fault(Fault::NotFound, "Config group not found"),
             None => Reply::fail("No id nor group name provided"),
         };

@@ -17,6 +17,7 @@ pub mod events;
 pub mod format;
 pub mod ingest;
 pub mod media;
+mod names;
 mod network;
 pub mod output;
 pub mod publish;

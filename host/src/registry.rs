@@ -43,7 +43,7 @@ const ITEM_BYTES: usize = 128;
 pub enum PublishError {
     #[error("stream name `{name}` is taken: {far} is publishing it")]
     NameTaken { name: String, far: SocketAddr },
-    #[error("stream name {0:?} is empty, longer than {MAX_NAME} bytes or has a control character")]
+    #[error("stream name {0}")]
     BadName(String),
 }
 
@@ -125,10 +125,13 @@ pub struct Gap {
 
 /// Whether a stream can have that name.
 pub fn check_name(name: &str) -> Result<(), PublishError> {
-    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-        return Err(PublishError::BadName(name.chars().take(80).collect()));
+    match crate::names::fault(name) {
+        Some(fault) => {
+            let shown: String = name.chars().take(80).collect();
+            Err(PublishError::BadName(format!("{shown:?} is {fault}")))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Called for each new stream, before its first sample.
@@ -616,6 +619,8 @@ mod tests {
         assert!(registry.publish("cam", source()).is_ok());
         assert!(matches!(registry.publish("a\nb", source()), Err(PublishError::BadName(_))));
         assert!(matches!(registry.publish("", source()), Err(PublishError::BadName(_))));
+        let error = check_name("a\u{202e}b").unwrap_err().to_string();
+        assert_eq!(error, r#"stream name "a\u{202e}b" is not allowed: it has the character U+202E"#);
     }
 
     #[test]

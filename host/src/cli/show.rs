@@ -4,19 +4,13 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::control::reply::Reply;
-
-/// Whether a terminal could take a character for itself, or it turns or hides what follows, which is no better.
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
+use crate::{control::reply::Reply, names::is_hidden};
 
 /// A text in one line, without anything that a terminal could take for itself.
 pub(super) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_hostile(c) {
+        if is_hidden(c) {
             let _ = write!(line, "{}", c.escape_unicode());
         } else {
             line.push(c);
@@ -30,7 +24,7 @@ pub(super) fn json(text: &str) -> String {
     let mut json = String::with_capacity(text.len());
     for c in text.chars() {
         // Below U+0080 it has been escaped where it is not layout, but for the last.
-        if is_hostile(c) && c >= '\u{7f}' {
+        if is_hidden(c) && c >= '\u{7f}' {
             let _ = write!(json, "\\u{:04x}", u32::from(c));
         } else {
             json.push(c);
@@ -227,7 +221,7 @@ mod tests {
         let value = json!({ "a\u{9b}": "\u{1b}[2J\n\u{7f}\u{202e}\u{2069}\u{61c}é☺" });
         for text in [format!("{value}"), format!("{value:#}")] {
             let json = json(&text);
-            assert!(json.chars().all(|c| c == '\n' || !is_hostile(c)) && json.contains("é☺"), "{json}");
+            assert!(json.chars().all(|c| c == '\n' || !is_hidden(c)) && json.contains("é☺"), "{json}");
             assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
         }
     }

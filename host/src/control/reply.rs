@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::names::is_hidden;
+
 /// Whether a command did what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -189,11 +191,12 @@ fn entry(out: &mut String, indent: usize, label: &str, value: &Value) {
     }
 }
 
-/// One line. Control characters, which peers can put into names, are escaped: a reply's lines are ours.
+/// One line. What peers can put into texts to break it or to make it look like another is escaped: a reply's lines are
+/// ours.
 fn line(out: &mut String, indent: usize, text: &str) {
     out.extend(std::iter::repeat_n(' ', indent));
     for c in text.chars() {
-        if c.is_control() {
+        if is_hidden(c) {
             let _ = write!(out, "{}", c.escape_default());
         } else {
             out.push(c);
@@ -326,6 +329,7 @@ mod tests {
                 "    -- |      audio: |        codec: AAAC|      name: s1|      upTime: 1.5000|",
             ),
             (json!({"agent": "a\r\nCommand failed!"}), r"    agent: a\r\nCommand failed!|"),
+            (json!({"_a": "a\u{2028}b\u{202e}c\u{85}"}), r"    _a: a\u{2028}b\u{202e}c\u{85}|"),
         ];
         for (data, expected) in table {
             assert_eq!(body(data, None), expected);

@@ -31,7 +31,8 @@ use tokio::{
 
 use crate::{
     events::Events,
-    registry::{LiveStream, MAX_NAME},
+    names::fault,
+    registry::LiveStream,
     rtmp::event::PublishRequest,
     store::{ConfigIds, Store, StoreError},
     sync::lock,
@@ -309,24 +310,6 @@ impl Drop for Attempt<'_> {
             tracing::warn!(far = %self.far, "too many failed attempts; the address is refused for a while");
         }
         self.inner.decided.notify_waiters();
-    }
-}
-
-/// What is wrong with a stream's name, if something is.
-pub(crate) fn fault(name: &str) -> Option<String> {
-    // Characters that are not seen, or change how those around them are: a name with them looks like another.
-    let hidden = |c: char| {
-        matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
-    };
-    let bad = name.chars().find(|c| c.is_control() || hidden(*c));
-    match bad {
-        Some(c) => Some(format!("not allowed: it has the character U+{:04X}", u32::from(c))),
-        None if name.trim().is_empty() => Some("empty".into()),
-        None if name.len() > MAX_NAME => {
-            Some(format!("{} bytes long; at most {MAX_NAME} are allowed", name.len()))
-        }
-        None => None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    names::fault,
     store::{Change, ConfigIds, Store, StoreError, Table},
     sync::lock,
 };
@@ -75,7 +76,7 @@ impl Points {
     /// Makes one, which is durable then.
     pub async fn create(&self, private: &str, public: &str) -> Result<Point, PointError> {
         for (parameter, name) in [("privateStreamName", private), ("publicStreamName", public)] {
-            if let Some(fault) = super::fault(name) {
+            if let Some(fault) = fault(name) {
                 return Err(PointError::BadName(parameter, fault));
             }
             // What follows it is a query, and never comes here.

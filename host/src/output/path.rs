@@ -16,6 +16,7 @@ use rustix::{
 };
 
 use super::storage::{Directory, RealDirectory};
+use crate::names::is_hidden;
 
 /// Longest file name on Linux file systems, less room for what is added (`_0001_part0000`, extension, spool name).
 const MAX_STEM: usize = 255 - 64;
@@ -26,8 +27,8 @@ const MAX_SHOWN: usize = 300;
 /// Why a path can't be recorded to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    #[error("pathToFile {path:?} has a control character")]
-    ControlCharacter { path: String },
+    #[error("pathToFile {path:?} has the character U+{character:04X}: it is hidden, or a control character")]
+    Hidden { path: String, character: u32 },
     #[error("pathToFile `{path}` is a Windows path; this server runs on Linux")]
     Windows { path: String },
     #[error("pathToFile `{path}` has no file name")]
@@ -163,8 +164,8 @@ impl Roots {
     /// Takes a `pathToFile` apart. Looks at nothing on the disk.
     fn place(&self, path_to_file: &str) -> Result<Place<'_>, PathError> {
         let asked = || path_to_file.chars().take(MAX_SHOWN).collect::<String>();
-        if path_to_file.chars().any(char::is_control) {
-            return Err(PathError::ControlCharacter { path: asked() });
+        if let Some(hidden) = path_to_file.chars().find(|c| is_hidden(*c)) {
+            return Err(PathError::Hidden { path: asked(), character: hidden.into() });
         }
         if path_to_file.contains('\\') || path_to_file.as_bytes().get(1) == Some(&b':') {
             return Err(PathError::Windows { path: asked() });
@@ -356,6 +357,8 @@ mod tests {
             ("relative/x", "symbolic link"),
             ("a\0b", "control character"),
             ("a\nb", "control character"),
+            ("a\u{202e}4pm", "U+202E: it is hidden"),
+            ("a\u{2028}b", "U+2028: it is hidden"),
             ("C:\\media\\x", "Windows"),
             ("missing/x", "no such file or directory"),
             (long.as_str(), "over 191 bytes"),

@@ -13,6 +13,7 @@
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::Settings;
+use crate::names::is_hidden;
 
 /// Longest name that a stream's name becomes, in bytes.
 const MAX_SAFE: usize = 100;
@@ -151,13 +152,11 @@ impl Template {
 /// them, nothing that can't be seen, no leading dot or dash, none of the names that stand for devices elsewhere.
 fn safe(name: &str) -> String {
     let is_odd = |c: char| {
-        c.is_control()
+        is_hidden(c)
             || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '{' | '}')
-            // Slashes, dots and colons of other scripts, blanks without width, marks that turn the direction.
+            // Slashes, dots and colons of other scripts.
             || matches!(c, '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{ff0f}' | '\u{ff3c}' | '\u{2216}' | '\u{ff1a}')
             || matches!(c, '\u{2024}'..='\u{2026}' | '\u{ff0e}' | '\u{fe52}')
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
     };
     let mut safe = String::new();
     for c in name.chars().map(|c| if is_odd(c) { '_' } else { c }) {

@@ -60,7 +60,7 @@ async fn serve(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Response {
-    let _busy = peer.busy();
+    let busy = peer.busy();
     let is_api = api::is_below(request.uri().path());
     let own = Own { near: peer.near, tls: peer.is_tls(), hosts: web.context.access.hosts() };
     if let Err(reason) = origin::check(request.uri(), request.headers(), own) {
@@ -75,7 +75,7 @@ async fn serve(
         Err(denied) => return login::refuse(denied, is_api, &peer),
     };
     if is_api {
-        return api::serve(&web, &peer, &caller, request).await;
+        return api::serve(&web, &peer, &busy, &caller, request).await;
     }
     let (head, _) = request.into_parts();
     // Whoever may enter may read.

@@ -47,13 +47,31 @@ struct Taken {
 /// How many are at work on a connection, and who waits for none to be.
 #[derive(Debug)]
 pub(super) struct Work {
+    /// Those who keep the place.
     count: AtomicUsize,
+    /// Those, and those who wait for the rest of a request, within a time of their own.
+    turns: AtomicUsize,
     freed: Arc<Notify>,
 }
 
 impl Work {
     pub(super) fn is_none(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether somebody else than the connection looks at the clock.
+    pub(super) fn is_our_turn(&self) -> bool {
+        self.turns.load(Ordering::Relaxed) > 0
+    }
+
+    fn begin(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        if self.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.freed.notify_one();
+        }
     }
 }
 
@@ -81,16 +99,30 @@ pub(super) struct Busy(Arc<Work>);
 
 impl Busy {
     pub(super) fn new(work: &Arc<Work>) -> Self {
-        work.count.fetch_add(1, Ordering::Relaxed);
+        work.turns.fetch_add(1, Ordering::Relaxed);
+        work.begin();
         Self(work.clone())
+    }
+
+    /// Waits for what is the client's turn. Until it has come the place can be taken.
+    pub(super) async fn wait_for<T>(&self, client: impl Future<Output = T>) -> T {
+        /// Back at work, also if the wait is given up.
+        struct Back<'a>(&'a Work);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.begin();
+            }
+        }
+        self.0.end();
+        let _back = Back(&self.0);
+        client.await
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.freed.notify_one();
-        }
+        self.0.end();
+        self.0.turns.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -124,7 +156,11 @@ impl Seats {
             taken.leave.cancel();
         }
         table.last_id += 1;
-        let work = Arc::new(Work { count: AtomicUsize::new(0), freed: self.0.freed.clone() });
+        let work = Arc::new(Work {
+            count: AtomicUsize::new(0),
+            turns: AtomicUsize::new(0),
+            freed: self.0.freed.clone(),
+        });
         let (id, leave) = (table.last_id, CancellationToken::new());
         let since = Instant::now();
         table.taken.insert(id, Taken { ip, since, work: work.clone(), leave: leave.clone() });
@@ -187,6 +223,20 @@ mod tests {
         assert_eq!(seats.take(LOCAL).unwrap_err(), Full::All);
         drop(first);
         assert!(seats.take(LOCAL).is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_client_does_not_keep_its_place() {
+        let seats = Seats::new(1);
+        let first = seats.take(LOCAL).unwrap();
+        let busy = Busy::new(first.work());
+        let second = busy.wait_for(async { seats.take(LOCAL) }).await.unwrap();
+        assert!(first.leave().is_cancelled() && first.work().is_our_turn());
+        let busy = Busy::new(second.work());
+        busy.wait_for(async {}).await;
+        assert_eq!(seats.take(LOCAL).unwrap_err(), Full::All, "at work again");
+        drop(busy);
+        assert!(second.work().is_none() && !second.work().is_our_turn());
     }
 
     #[test]

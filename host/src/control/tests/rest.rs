@@ -119,6 +119,34 @@ async fn every_status_says_what_it_is() {
     server.stop().await;
 }
 
+/// More requests that never come whole than there are places.
+#[tokio::test]
+async fn half_sent_requests_keep_nobody_waiting() {
+    let server = http(Limits { request: Duration::from_secs(600), ..Limits::default() }).await;
+    let half = format!(
+        "POST /api/v1/recordings HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: 99\r\n\r\n{{\"a"
+    );
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        socket.write_all(half.as_bytes()).await.unwrap();
+        waiting.push(socket);
+    }
+    // The server reads all heads before it is asked: none of these connections is new to it.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let asked = timeout(Duration::from_secs(30), send(&server, "GET", "/version", "", "")).await;
+    assert_eq!(asked.expect("an answer").status, 200);
+    // One that goes on in time is served.
+    let mut last = waiting.pop().unwrap();
+    last.write_all(&[b'x'; 96]).await.unwrap();
+    last.shutdown().await.unwrap();
+    let mut answer = String::new();
+    timeout(Duration::from_secs(30), last.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    drop(waiting);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_made_has_a_place() {
     let server = http(Limits::default()).await;

@@ -16,6 +16,7 @@ use crate::control::{
     openapi,
     parse::{self, Line, ParseError},
     rest::{self, Place},
+    server::seats::Busy,
     table::Command,
 };
 
@@ -27,7 +28,13 @@ pub(super) fn is_below(path: &str) -> bool {
 }
 
 /// Answers a request of a caller who is known.
-pub(super) async fn serve(web: &Web, peer: &Peer, caller: &Caller, request: Request) -> Response {
+pub(super) async fn serve(
+    web: &Web,
+    peer: &Peer,
+    busy: &Busy,
+    caller: &Caller,
+    request: Request,
+) -> Response {
     let path = request.uri().path().strip_prefix(rest::BASE).unwrap_or_default().to_owned();
     let is_get = request.method() == Method::GET;
     if path == openapi::PATH || path == openapi::EVENTS {
@@ -43,7 +50,7 @@ pub(super) async fn serve(web: &Web, peer: &Peer, caller: &Caller, request: Requ
         }
         Place::OtherMethods(methods) => other_methods(&methods),
         Place::Command { command, route, params } => {
-            let line = match read(web, command, params, request).await {
+            let line = match read(web, busy, command, params, request).await {
                 Ok(line) => line,
                 Err(refusal) => return *refusal,
             };
@@ -63,6 +70,7 @@ pub(super) async fn serve(web: &Web, peer: &Peer, caller: &Caller, request: Requ
 /// [`ParseError`], which is answered like that of any command line.
 async fn read(
     web: &Web,
+    busy: &Busy,
     command: &Command,
     in_path: Vec<(String, String)>,
     request: Request,
@@ -72,8 +80,8 @@ async fn read(
     let body = if head.method == Method::GET {
         None
     } else {
-        let read = timeout(web.context.limits.request, to_bytes(body, rest::MAX_BODY)).await;
-        let body = match read {
+        let read = timeout(web.context.limits.request, to_bytes(body, rest::MAX_BODY));
+        let body = match busy.wait_for(read).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {
                 let error = error.into_inner();

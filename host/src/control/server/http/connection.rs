@@ -166,7 +166,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if self.peer.work.is_none() {
+            if !self.peer.work.is_our_turn() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             // Our turn. The clock is wound up, as nobody may ask for it once our turn is over.

@@ -21,6 +21,12 @@ use crate::names::is_hidden;
 /// Longest file name on Linux file systems, less room for what is added (`_0001_part0000`, extension, spool name).
 const MAX_STEM: usize = 255 - 64;
 
+/// How often a path is resolved anew because something was renamed meanwhile.
+const MAX_TRIES: u32 = 1000;
+
+/// Whose creation tells whether a folder can be written to.
+const TRIAL: &str = ".reelwright-writable";
+
 /// Characters of a path that messages show.
 const MAX_SHOWN: usize = 300;
 
@@ -50,7 +56,10 @@ pub enum PathError {
 /// A folder that recordings may be written to.
 #[derive(Debug)]
 struct Root {
+    /// Without symbolic links.
     path: PathBuf,
+    /// As it was given, made absolute: who asks may call it the same.
+    given: PathBuf,
     fd: OwnedFd,
 }
 
@@ -91,9 +100,10 @@ impl Roots {
     pub fn open(media: &Path, allowed: &[PathBuf]) -> std::io::Result<Self> {
         std::fs::create_dir_all(media)?;
         let open = |path: &Path| -> std::io::Result<Root> {
+            let given = std::path::absolute(path)?;
             let path = path.canonicalize()?;
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            Ok(Root { fd: rustix::fs::open(&path, flags, Mode::empty())?, path })
+            Ok(Root { fd: rustix::fs::open(&path, flags, Mode::empty())?, path, given })
         };
         let with_path = |path: &Path, error: std::io::Error| {
             std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -206,7 +216,10 @@ impl Roots {
                         // Which folders are in it; a folder that can't be read shows again when its files are.
                         let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
                         let folders = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-                        todo.extend(folders.map(|e| below.join(e.file_name())));
+                        let mut folders: Vec<_> = folders.map(|e| below.join(e.file_name())).collect();
+                        // The last is next: folders of dates come in their order.
+                        folders.sort_unstable_by(|a, b| b.cmp(a));
+                        todo.append(&mut folders);
                     });
                     if folders.blocking_send(folder).is_err() {
                         return;
@@ -222,9 +235,9 @@ impl Roots {
         if !folder.is_absolute() {
             return Some((&self.media, folder));
         }
-        std::iter::once(&self.media)
-            .chain(&self.allowed)
-            .find_map(|root| Some((root, folder.strip_prefix(&root.path).ok()?)))
+        let below =
+            |root: &Root| folder.strip_prefix(&root.path).or_else(|_| folder.strip_prefix(&root.given)).ok();
+        std::iter::once(&self.media).chain(&self.allowed).find_map(|root| Some((root, below(root)?)))
     }
 }
 
@@ -235,10 +248,12 @@ fn open_below(root: &Root, below: &Path) -> Result<Folder, PathError> {
     };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    // EAGAIN: a rename raced with the resolution, which the kernel then can't vouch for.
+    let mut tries = 0;
     let fd = loop {
+        tries += 1;
         match rustix::fs::openat2(&root.fd, way, flags, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            // A rename raced with the resolution, which the kernel then can't vouch for; or a signal.
+            Err(Errno::AGAIN | Errno::INTR) if tries < MAX_TRIES => {}
             Err(Errno::XDEV) => {
                 return Err(PathError::Escapes { path, root: root.path.clone() });
             }
@@ -278,16 +293,15 @@ fn make_below(root: &Root, below: &Path) -> Result<Folder, PathError> {
 
 /// Tries to create a file, since permissions say nothing of read-only mounts or of other modules' rules.
 fn check_writable(folder: &Folder) -> Result<(), PathError> {
-    let name = format!(".reelwright-{}", std::process::id());
-    match folder.dir.create(&name) {
-        Ok(_) => {
-            let _ = folder.dir.remove(&name);
-        }
-        // Somebody else is just trying.
-        Err(Errno::EXIST) => {}
-        Err(errno) => return Err(PathError::Folder { path: folder.path.clone(), errno }),
+    let tried = match folder.dir.create(TRIAL) {
+        // Somebody else is just trying, or died in between.
+        Ok(_) | Err(Errno::EXIST) => folder.dir.remove(TRIAL),
+        Err(errno) => Err(errno),
+    };
+    match tried {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(PathError::Folder { path: folder.path.clone(), errno }),
     }
-    Ok(())
 }
 
 /// An error's text in the words of the C library, in lower case: `permission denied`.
@@ -394,6 +408,70 @@ mod tests {
         std::fs::write(dir.path().join("media/file"), "").unwrap();
         let error = roots.make("file/new/x").unwrap_err().to_string();
         assert!(error.contains("not a directory"), "{error}");
+    }
+
+    #[test]
+    fn a_root_may_be_called_as_it_was_given() {
+        let (dir, _) = roots();
+        let link = dir.path().join("link");
+        symlink(dir.path().join("media"), &link).unwrap();
+        let roots = Roots::open(&link, &[]).unwrap();
+        for folder in [link, dir.path().canonicalize().unwrap().join("media")] {
+            let target = roots.resolve(folder.join("sub/x").to_str().unwrap()).unwrap();
+            assert_eq!(
+                (target.folder.path.as_path(), target.name.as_str()),
+                (&*roots.media().join("sub"), "x")
+            );
+        }
+        let error = roots.resolve("/elsewhere/x").unwrap_err().to_string();
+        assert!(error.contains("outside the media root"), "{error}");
+    }
+
+    #[test]
+    fn a_trial_leaves_nothing_and_minds_no_leftover() {
+        let (dir, roots) = roots();
+        let names = || std::fs::read_dir(dir.path().join("media/sub")).unwrap().count();
+        std::fs::write(dir.path().join("media/sub").join(TRIAL), "").unwrap();
+        for _ in 0..2 {
+            roots.resolve("sub/x").unwrap();
+            assert_eq!(names(), 0);
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_put_there_in_between_leads_nowhere() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+        let (dir, roots) = roots();
+        let path = |p: &str| dir.path().join(p);
+        std::fs::create_dir(path("media/d")).unwrap();
+        symlink(path("outside"), path("media/e")).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let (mut made, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    renameat_with(CWD, path("media/d"), CWD, path("media/e"), RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            // Until it was seen both ways, and often.
+            for round in 0..20_000 {
+                match roots.make(&format!("d/new{round}/x")) {
+                    Ok(target) => {
+                        target.folder.dir.create("x").unwrap();
+                        made += 1;
+                    }
+                    Err(PathError::Escapes { .. } | PathError::Folder { .. }) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+                if made >= 100 && refused >= 100 {
+                    break;
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(made > 0 && refused > 0, "{made} were made, {refused} refused");
+        assert_eq!(std::fs::read_dir(path("outside")).unwrap().count(), 0);
     }
 
     #[test]

@@ -325,7 +325,25 @@ impl Store {
 
     /// Everything in a table, by number.
     pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(u64, T)>, StoreError> {
-        self.from(table, 0, usize::MAX)
+        self.file.read(|read| {
+            let open = read.open_table(table.definition()).map_err(StoreError::failed)?;
+            let mut all = Vec::new();
+            for entry in open.iter().map_err(StoreError::failed)? {
+                let (key, value) = entry.map_err(StoreError::failed)?;
+                let key = key.value();
+                match serde_json::from_slice(value.value()) {
+                    Ok(value) => all.push((key, value)),
+                    // Not in the words of the error: they may have a secret.
+                    Err(error) => tracing::error!(
+                        ?table,
+                        key,
+                        kind = ?error.classify(),
+                        "a value that was kept makes no sense; it stays in the database"
+                    ),
+                }
+            }
+            Ok(all)
+        })
     }
 
     /// The first values of a table from a number on, at most so many.
@@ -540,6 +558,22 @@ mod tests {
         assert!(ids.runs_out());
         store.apply(vec![Change::count(Counter::Event, 5)]).await.unwrap();
         assert!(!changed.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_makes_no_sense_is_left_out() {
+        let store = Store::in_memory();
+        let broken = Change { table: Table::Recordings, key: 2, value: Some(b"{\"a\":".to_vec()) };
+        let changes = vec![
+            Change::put(Table::Recordings, 1, &"one"),
+            broken,
+            Change::put(Table::Recordings, 3, &3),
+            Change::put(Table::Recordings, 4, &"four"),
+        ];
+        store.apply(changes).await.unwrap();
+        assert_eq!(recordings(&store), [(1, "one".to_owned()), (4, "four".to_owned())]);
+        assert_eq!(store.last(Table::Recordings).unwrap(), 4);
+        assert!(store.from::<String>(Table::Recordings, 0, 9).is_err());
     }
 
     #[tokio::test]

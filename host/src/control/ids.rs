@@ -70,8 +70,8 @@ impl CommandIds {
         for (number, entry) in store.all::<Entry>(Table::Commands)? {
             state.by_id.insert(entry.id.clone(), number);
             state.by_number.insert(number, entry);
-            state.last = number;
         }
+        state.last = store.last(Table::Commands)?;
         Ok(Self { store, state: Arc::new(Mutex::new(state)) })
     }
 
@@ -165,6 +165,17 @@ mod tests {
         assert!(matches!(ids.begin("a", "record").await, Err(IdError::Done { .. })));
         assert!(matches!(ids.begin("b", "record").await, Err(IdError::Begun { .. })));
         ids.begin("c", "record").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_makes_no_sense_is_passed_over() {
+        let store = Store::in_memory();
+        let ids = CommandIds::open(store.clone()).unwrap();
+        ids.begin("a", "record").await.unwrap();
+        store.apply(vec![Change::put(Table::Commands, 7, &"of another version")]).await.unwrap();
+        let ids = CommandIds::open(store).unwrap();
+        assert!(ids.begin("a", "record").await.is_err());
+        assert_eq!(ids.begin("b", "record").await.unwrap().0, 8, "what is there stays");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! A receiver over HTTP: what it is to get, and the task that delivers it from the outbox.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::{HashMap, hash_map::RandomState},
     fmt,
     hash::{BuildHasher, Hasher},
     path::PathBuf,
@@ -240,10 +240,12 @@ impl Sink {
     /// Delivers until it is told to stop.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut flights = JoinSet::new();
+        let mut under_way = HashMap::new();
         let mut removal = JoinSet::new();
         loop {
             while let Some((lane, key)) = self.next() {
-                flights.spawn(self.clone().deliver(lane, key));
+                let flight = flights.spawn(self.clone().deliver(lane, key));
+                under_way.insert(flight.id(), (lane, key));
             }
             if removal.is_empty() {
                 let finished = std::mem::take(&mut lock(&self.state).finished);
@@ -254,9 +256,17 @@ impl Sink {
             self.idle.notify_waiters();
             let wake_at = lock(&self.state).lanes.wake_at();
             tokio::select! {
-                Some(landed) = flights.join_next() => match landed {
-                    Ok(landed) => self.landed(landed),
-                    Err(error) => tracing::error!(sink = self.name, %error, "a delivery broke"),
+                Some(landed) = flights.join_next_with_id() => match landed {
+                    Ok((flight, landed)) => {
+                        under_way.remove(&flight);
+                        self.landed(landed);
+                    }
+                    Err(error) => {
+                        tracing::error!(sink = self.name, %error, "a delivery broke");
+                        if let Some((lane, key)) = under_way.remove(&error.id()) {
+                            self.landed(Landed::broke(lane, key));
+                        }
+                    }
                 },
                 Some(_) = removal.join_next() => {}
                 () = self.changed.notified() => {}
@@ -282,6 +292,10 @@ impl Sink {
     }
 
     async fn deliver(self: Arc<Self>, lane: LaneId, key: u64) -> Landed {
+        #[cfg(test)]
+        if lock(&tests::BREAKS).take_if(|name| *name == self.name).is_some() {
+            panic!("as a test wants it");
+        }
         let store = self.store.clone();
         // The disk may be slow.
         let record = tokio::task::spawn_blocking(move || store.from::<Record>(Table::Outbox, key, 1)).await;
@@ -362,6 +376,12 @@ impl Sink {
 }
 
 impl Landed {
+    /// Its lane waits, as what broke once may break again.
+    fn broke(lane: LaneId, key: u64) -> Self {
+        let result = Err(Fault::Failure(Failure::Broke("the delivery broke".into())));
+        Self { lane, key, kind: String::new(), lost: 0, result }
+    }
+
     fn unread(lane: LaneId, key: u64, error: String) -> Self {
         let result = Err(Fault::Failure(Failure::Unread(error)));
         Self { lane, key, kind: String::new(), lost: 0, result }
@@ -390,4 +410,45 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, SinkError> {
         Ok(bytes)
     };
     file().map_err(|error| SinkError::File { path: path.clone(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::events::{Event, Events, Settings};
+
+    /// The sink whose next delivery panics.
+    pub(super) static BREAKS: Mutex<Option<String>> = Mutex::new(None);
+
+    #[tokio::test]
+    async fn a_delivery_that_breaks_is_tried_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sink = HttpSink {
+            name: Some("broken".into()),
+            ..HttpSink::to_url(format!("http://{}/", listener.local_addr().unwrap()))
+        };
+        let settings = Settings {
+            sinks: vec![sink],
+            backoff: Backoff { min: Duration::ZERO, max: Duration::ZERO },
+            ..Settings::default()
+        };
+        *lock(&BREAKS) = Some("broken".into());
+        let events = Events::open(settings, Store::in_memory()).await.unwrap();
+        events.send(Event::new("x", serde_json::json!({})).of(1));
+        let taken = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let read = socket.read(&mut request).await.unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        };
+        let request = tokio::time::timeout(Duration::from_secs(60), taken).await.unwrap();
+        assert!(request.contains("x-reelwright-event: x"), "{request}");
+        assert!(lock(&BREAKS).is_none(), "the first try broke");
+    }
 }

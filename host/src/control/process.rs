@@ -62,8 +62,8 @@ impl StopKey {
         key
     }
 
-    /// Whether that is the key.
-    pub(super) fn is(&self, key: &str) -> bool {
-        lock(&self.0).as_ref().is_some_and(|own| own.as_bytes().ct_eq(key.as_bytes()).into())
+    /// Whether that is the key, which is used up then.
+    pub(super) fn take(&self, key: &str) -> bool {
+        lock(&self.0).take_if(|own| own.as_bytes().ct_eq(key.as_bytes()).into()).is_some()
     }
 }

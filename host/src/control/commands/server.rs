@@ -46,7 +46,7 @@ fn shut_down(context: &Context, args: &Args) -> Reply {
         let key = context.stop_key.new_key();
         return Reply::success("Call shutdownserver again with the provided key", json!({ "key": key }));
     };
-    if !context.stop_key.is(key) {
+    if !context.stop_key.take(key) {
         let text =
             "The key is not the one of the last call of shutdownServer. Call it without a key for a new one";
         return Reply::fault(Fault::Conflict, text);

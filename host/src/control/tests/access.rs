@@ -128,7 +128,12 @@ async fn http_takes_a_token_with_each_request() {
 async fn a_proxy_on_this_machine_is_not_trusted() {
     let server = serve_for(Arc::new(with_tokens(true)), Limits::default(), serve_http).await;
     assert!(get(server.addr, "/version", "").await.0.starts_with("http/1.1 200"));
-    for header in ["X-Forwarded-For: 192.0.2.1\r\n", "Forwarded: for=192.0.2.1\r\n"] {
+    for header in [
+        "X-Forwarded-For: 192.0.2.1\r\n",
+        "Forwarded: for=192.0.2.1\r\n",
+        "X-Real-IP: 192.0.2.1\r\n",
+        "Via: 1.1 proxy\r\n",
+    ] {
         assert!(get(server.addr, "/version", header).await.0.starts_with("http/1.1 401"), "{header}");
     }
     server.stop().await;

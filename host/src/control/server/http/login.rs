@@ -13,9 +13,12 @@ use crate::control::{
     rest,
 };
 
+/// What says that a request was passed on by somebody.
+const OF_PROXIES: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
 /// Lets a request in, or not.
 pub(super) fn enter(access: &Access, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Denied> {
-    let direct = !headers.contains_key(header::FORWARDED) && !headers.contains_key("x-forwarded-for");
+    let direct = !OF_PROXIES.iter().any(|name| headers.contains_key(*name));
     let token = headers.get(header::AUTHORIZATION).and_then(token);
     access.enter(peer.far, direct, token.as_deref())
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::control::{
     commands::{COMMANDS, find},
     percent,
-    table::{Command, Kind, Need, Param, Route},
+    table::{Command, Kind, Need, Param, Route, closest},
 };
 
 /// What a sub-command is about.
@@ -179,8 +179,8 @@ impl Verb {
 
     /// The ids that somebody means by an id, or by the name of a stream; not by what may be either.
     fn recordings(&self, list: &Value, which: &str) -> Result<Vec<u64>, Failure> {
-        let list = list.as_array().into_iter().flatten();
-        let of_stream: Vec<u64> = list
+        let list = || list.as_array().into_iter().flatten();
+        let of_stream: Vec<u64> = list()
             .filter(|one| one["localStreamName"] == which)
             .filter_map(|one| one["configId"].as_u64())
             .collect();
@@ -197,7 +197,9 @@ impl Verb {
                 )))
             }
             Err(_) if of_stream.is_empty() => {
-                Err(Failure::Refused(format!("no recording of a stream `{}`", show::line(which))))
+                let streams = list().filter_map(|one| one["localStreamName"].as_str());
+                let hint = did_you_mean(closest(which, streams));
+                Err(Failure::Refused(format!("no recording of a stream `{}`{hint}", show::line(which))))
             }
             Err(_) => Ok(of_stream),
         }
@@ -249,6 +251,10 @@ fn pair_of(pair: &str) -> Result<(&str, &str), Failure> {
     pair.split_once('=').ok_or_else(|| Failure::Usage(format!("`{pair}` is not NAME=VALUE")))
 }
 
+fn did_you_mean(meant: Option<&str>) -> String {
+    meant.map_or_else(String::new, |meant| format!("; did you mean `{}`?", show::line(meant)))
+}
+
 /// Runs any command by its name.
 pub(super) async fn call(api: &Api, arguments: &ArgMatches) -> Result<Value, Failure> {
     let name = arguments.get_one::<String>("command").map_or("", String::as_str);
@@ -258,7 +264,10 @@ pub(super) async fn call(api: &Api, arguments: &ArgMatches) -> Result<Value, Fai
             .filter(|command| !command.routes.is_empty())
             .map(|command| command.name)
             .collect();
-        return Err(Failure::Usage(format!("command {name} not known. There are {}", known.join(", "))));
+        let hint = did_you_mean(closest(name, known.iter().copied()));
+        let name = show::line(name);
+        let text = format!("command {name} not known{hint}. There are {}", known.join(", "));
+        return Err(Failure::Usage(text));
     };
     let mut params = Map::new();
     for pair in arguments.get_many::<String>("parameters").into_iter().flatten() {
@@ -328,7 +337,8 @@ mod tests {
         let ids = |which| stop.recordings(&list, which).map_err(|failure| failure.to_string());
         assert_eq!(ids("cam1"), Ok(vec![1, 2]));
         assert_eq!((ids("2"), ids("4"), ids("9")), (Ok(vec![2]), Ok(vec![4]), Ok(vec![9])));
-        assert!(ids("cam2").unwrap_err().contains("`cam2`"));
+        assert_eq!(ids("cam2"), Err("no recording of a stream `cam2`; did you mean `cam1`?".into()));
+        assert_eq!(ids("studio"), Err("no recording of a stream `studio`".into()));
         let hint = ids("1").unwrap_err();
         assert!(hint.contains("the ids 3;") && hint.contains("`call removeConfig id=1`"), "{hint}");
     }

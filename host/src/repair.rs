@@ -18,13 +18,14 @@ use std::{
 use rustix::io::Errno;
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     events::{Event, Events},
     format::{self, Formats, Version},
     output::{
         Disk, Segment, guard,
-        journal::{self, Start},
+        journal::{self, Start, Whose},
         orphan::{self, Complete, Cut, Found, Orphan, OrphanError},
         path::Folder,
         segment::OutputError,
@@ -77,6 +78,9 @@ pub struct Repair {
     /// The recording and its stream; 0 and empty if that is not known.
     pub config_id: u64,
     pub stream: String,
+    pub whose: Whose,
+    /// When the segment began, in microseconds since 1970, and its number in the run, if that is known.
+    pub begun: Option<(i64, u64)>,
     pub format: String,
     pub outcome: Outcome,
     /// Who finished it, and whether that is who wrote it.
@@ -118,6 +122,8 @@ impl Repair {
             path,
             config_id: start.map_or(0, |s| s.config_id),
             stream: start.map(|s| s.stream.clone()).unwrap_or_default(),
+            whose: start.map(|s| s.whose.clone()).unwrap_or_default(),
+            begun: start.map(|s| (s.epoch_us, s.segment)),
             format: start.map(|s| s.format.clone()).unwrap_or_default(),
             outcome,
             component: None,
@@ -177,12 +183,16 @@ impl Repair {
 
     /// The payload of an event.
     pub fn to_json(&self) -> serde_json::Value {
-        json!({
-            "path": self.path.display().to_string(),
+        let path = self.path.display().to_string();
+        let own = json!({
+            "path": path,
+            "file": path,
             "configId": self.config_id,
             "localStreamName": self.stream,
             "type": self.format,
             "format": self.format,
+            "startTime": self.begun.map(|(epoch_us, _)| report::time(epoch_us)),
+            "index": self.begun.map(|(_, index)| index),
             "outcome": self.outcome.as_str(),
             "reason": if let Outcome::Kept(why) = &self.outcome { why } else { "" },
             "component": self.component.as_ref().map(|c| &c.0),
@@ -194,7 +204,8 @@ impl Repair {
             "lostSeconds": self.lost_ms as f64 / 1000.0,
             "lostSamples": self.lost_samples,
             "damaged": self.damaged,
-        })
+        });
+        report::about(&self.whose, own)
     }
 }
 
@@ -362,7 +373,7 @@ fn found_event(complete: &Complete) -> Event {
             "codecs": start.tracks.iter().map(|track| track.codec.as_str()).collect::<Vec<_>>(),
             "recovered": true,
         });
-        Event::new("recordChunkClosed", payload)
+        Event::new("recordChunkClosed", report::about(&start.whose, payload))
     })
 }
 
@@ -436,10 +447,14 @@ impl Repairs {
         }))
     }
 
-    /// Looks through all media roots and repairs every orphan, until all of them are done.
+    /// Looks through all media roots and repairs every orphan, until all of them are done. Those of a recording are
+    /// repaired, and so announced, in the order in which they were begun; one that the disk does not allow to be
+    /// repaired now does not hold up those after it.
     pub async fn everywhere(&self) {
         let mut folders = self.0.disk.roots.clone().walk();
         let mut repairs = JoinSet::new();
+        // By recording: when those of it that were found in other folders are done.
+        let mut before: HashMap<u64, CancellationToken> = HashMap::new();
         while let Some(folder) = folders.recv().await {
             let folder = match folder {
                 Ok(folder) => Arc::new(folder),
@@ -449,8 +464,8 @@ impl Repairs {
                 }
             };
             let its = folder.clone();
-            let names = match tokio::task::spawn_blocking(move || orphan::unclosed(&its)).await {
-                Ok(Ok(names)) => names,
+            let found = match tokio::task::spawn_blocking(move || orphan::unclosed(&its)).await {
+                Ok(Ok(found)) => found,
                 Ok(Err(errno)) => {
                     let why = crate::output::path::describe(errno);
                     tracing::warn!(folder = %folder.path.display(), why, "not looked through");
@@ -458,12 +473,38 @@ impl Repairs {
                 }
                 Err(_) => continue,
             };
-            for name in names {
-                let (repairs_, folder) = (self.clone(), folder.clone());
-                repairs.spawn(async move { repairs_.orphan(folder, name, Duration::ZERO, None).await });
+            for group in found.chunk_by(|a, b| a.config_id == b.config_id && a.config_id > 0) {
+                let (repairs_, folder, done) = (self.clone(), folder.clone(), CancellationToken::new());
+                let names: Vec<String> = group.iter().map(|one| one.name.clone()).collect();
+                let earlier = match group[0].config_id {
+                    0 => None,
+                    config_id => before.insert(config_id, done.clone()),
+                };
+                repairs.spawn(async move {
+                    let _done = done.drop_guard();
+                    repairs_.in_order(folder, names, earlier).await;
+                });
             }
         }
         while repairs.join_next().await.is_some() {}
+    }
+
+    /// Repairs orphans one after the other when others are done, and returns when all are.
+    async fn in_order(&self, folder: Arc<Folder>, names: Vec<String>, others: Option<CancellationToken>) {
+        let counted: Vec<_> = names.iter().map(|_| Counted::new(&self.0.unfinished)).collect();
+        if let Some(others) = others {
+            others.cancelled().await;
+        }
+        let mut later = JoinSet::new();
+        for (name, _counted) in names.into_iter().zip(counted) {
+            let Err(error) = self.attempt(&folder, &name, None).await else { continue };
+            if !matches!(error, RepairError::Orphan(OrphanError::Owned(_))) {
+                tracing::error!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
+            }
+            let (repairs, folder) = (self.clone(), folder.clone());
+            later.spawn(async move { repairs.orphan(folder, name, RETRY.0, None).await });
+        }
+        while later.join_next().await.is_some() {}
     }
 
     /// Repairs a segment that its writer gave up. If the disk does not allow it now, it is tried again and again.

@@ -56,6 +56,7 @@ pub(crate) fn begin() -> Begin {
         manifest: false,
         config_id: 0,
         stream: String::new(),
+        whose: Default::default(),
         tracks: stream::tracks(),
         options: Vec::new(),
         carry: Vec::new(),

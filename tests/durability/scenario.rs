@@ -239,8 +239,8 @@ pub async fn record(world: &World, scenario: &Scenario, disk: &Model) -> Vec<Wri
 /// Repairs everything in a disk's folder. All of it must be possible.
 pub async fn repair(world: &World, disk: &Model) {
     let folder = world.folder(Arc::new(disk.clone()));
-    for name in orphan::unclosed(&folder).unwrap() {
-        let repair = repair::repair(&world.disk, &world.formats, &folder, &name).await.unwrap();
+    for orphan in orphan::unclosed(&folder).unwrap() {
+        let repair = repair::repair(&world.disk, &world.formats, &folder, &orphan.name).await.unwrap();
         assert!(!matches!(repair.outcome, Outcome::Kept(_)), "{repair:?}");
     }
 }

@@ -153,6 +153,7 @@ pub fn begin(clip: &Clip, options: &[(&str, &str)]) -> Begin {
         manifest: false,
         config_id: 1,
         stream: "cam".into(),
+        whose: Default::default(),
         tracks: clip.tracks.clone(),
         options: options.iter().map(|&(key, value)| (key.into(), value.into())).collect(),
         carry: vec![],

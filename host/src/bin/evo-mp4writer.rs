@@ -142,7 +142,7 @@ async fn below(path: &Path) -> anyhow::Result<Orphans> {
                 continue;
             }
         };
-        orphans.extend(names.into_iter().map(|name| (folder.clone(), name)));
+        orphans.extend(names.into_iter().map(|orphan| (folder.clone(), orphan.name)));
     }
     Ok(Some((disk, orphans)))
 }
@@ -157,6 +157,7 @@ async fn named(path: &Path) -> anyhow::Result<Orphans> {
     let disk = Disk::new(Roots::open(parent, &[])?, None);
     let folder = disk.roots.resolve(name).map(|target| target.folder)?;
     let unclosed = orphan::unclosed(&folder).with_context(|| folder.path.display().to_string())?;
+    let unclosed: Vec<String> = unclosed.into_iter().map(|orphan| orphan.name).collect();
     let spool_of = |orphan: &str| name.strip_prefix(orphan).is_some_and(|rest| rest.starts_with('.'));
     let lacks_extension = |orphan: &str| orphan.rsplit_once('.').is_some_and(|(stem, _)| stem == name);
     let exact: Vec<_> = unclosed.iter().filter(|orphan| *orphan == name).collect();

@@ -634,6 +634,7 @@ impl Bundle {
             manifest: false,
             config_id: start.config_id,
             stream: start.stream.clone(),
+            whose: start.whose.clone(),
             tracks: tracks.collect::<Option<_>>()?,
             options: start.options.clone(),
             carry: start.carry.clone(),

@@ -210,6 +210,7 @@ impl Probe<'_> {
             manifest: false,
             config_id: 0,
             stream: "probe".into(),
+            whose: Default::default(),
             tracks: self.stream.tracks.clone(),
             options: Vec::new(),
             carry,

@@ -293,6 +293,7 @@ async fn open(
         manifest: false,
         config_id: 0,
         stream: "canary".into(),
+        whose: Default::default(),
         tracks: tracks.to_vec(),
         options: Vec::new(),
         carry: Vec::new(),

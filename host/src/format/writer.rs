@@ -49,6 +49,7 @@ pub struct Begin {
     /// The recording's id and the stream's name, for reports of a repair.
     pub config_id: u64,
     pub stream: String,
+    pub whose: journal::Whose,
     pub tracks: Vec<Track>,
     /// Options that differ from their defaults. Those that the format does not have are left out.
     pub options: Vec<(String, String)>,
@@ -685,6 +686,7 @@ fn journal_start(version: &Version, segment: &Segment, begin: Begin) -> journal:
         replaces: false,
         config_id: begin.config_id,
         stream: begin.stream,
+        whose: begin.whose,
         sync_ms: segment.sync_ms(),
         manifest: begin.manifest,
         tracks: begin

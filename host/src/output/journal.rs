@@ -28,7 +28,7 @@
 //! A reader takes records up to the first that is cut short or has a wrong checksum. Unknown kinds are passed
 //! over. Sizes do not count an output's head.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -76,6 +76,8 @@ pub struct Start {
     pub config_id: u64,
     #[serde(default)]
     pub stream: String,
+    #[serde(default, skip_serializing_if = "Whose::is_empty")]
+    pub whose: Whose,
     /// Milliseconds between two sync points; 0: there are none.
     #[serde(default)]
     pub sync_ms: u64,
@@ -92,6 +94,23 @@ pub struct Start {
     pub options: Vec<(String, String)>,
     /// Base64 would save little: a carry is at most 64 KiB, once a segment.
     pub carry: Vec<u8>,
+}
+
+/// What else events tell of the recording that a segment belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whose {
+    /// The rule that ordered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_id: Option<u64>,
+    /// Its `_name` variables, underscore included.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub user: BTreeMap<String, String>,
+}
+
+impl Whose {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A track of the `start` record.

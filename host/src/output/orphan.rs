@@ -129,20 +129,44 @@ pub struct Cut {
     pub damaged: bool,
 }
 
-/// The final names in a folder whose segments are not closed: somebody writes them, or they are orphans.
-pub fn unclosed(folder: &Folder) -> Result<Vec<String>, Errno> {
+/// A segment that is not closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unclosed {
+    /// Its recording; 0: not known.
+    pub config_id: u64,
+    /// When it began, and its number in the run.
+    pub begun: (i64, u64),
+    /// The final name.
+    pub name: String,
+}
+
+/// The segments in a folder that are not closed: somebody writes them, or they are orphans. Those of a recording in
+/// the order in which they began.
+pub fn unclosed(folder: &Folder) -> Result<Vec<Unclosed>, Errno> {
     let suffix = format!(".{JOURNAL}");
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for name in folder.dir.names()? {
         let Some(segment) = name.strip_suffix(&suffix) else { continue };
         // Others have files of that name, too. What can't be looked at is looked at again by who takes it.
-        let kind = folder.dir.open(&name).and_then(|file| journal::kind(&*file));
-        if kind != Ok(journal::Kind::Foreign) {
-            names.push(segment.to_owned());
+        let file = folder.dir.open(&name);
+        let kind = file.as_ref().map_err(|errno| *errno).and_then(|file| journal::kind(&**file));
+        if kind == Ok(journal::Kind::Foreign) {
+            continue;
         }
+        let start = file.ok().and_then(start_of).unwrap_or_default();
+        let begun = (start.epoch_us, start.segment);
+        found.push(Unclosed { config_id: start.config_id, begun, name: segment.to_owned() });
     }
-    names.sort_unstable();
-    Ok(names)
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// What a journal begins with, if that can be read.
+fn start_of(journal: Arc<dyn DiskFile>) -> Option<Start> {
+    match Reader::open(journal).ok()??.record().ok()?? {
+        Record::Start(start) => Some(*start),
+        _ => None,
+    }
 }
 
 impl Orphan {
@@ -968,7 +992,8 @@ mod tests {
         ] {
             std::fs::write(s.dir.path().join(name), text).unwrap();
             let segment = name.strip_suffix(".info").unwrap();
-            assert_eq!(unclosed(&s.folder).unwrap().contains(&segment.to_owned()), listed, "{name}");
+            let found = unclosed(&s.folder).unwrap();
+            assert_eq!(found.iter().any(|one| one.name == segment), listed, "{name}");
             let orphan = Orphan::take(&s.disk, &s.folder, segment).await.unwrap();
             let found = orphan.cut_back().await.unwrap();
             let kept = matches!(found, Found::Kept { .. });

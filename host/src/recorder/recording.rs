@@ -16,7 +16,7 @@ use super::{
     template::{self, Template},
 };
 use crate::{
-    output::{Disk, Roots, Segment, Target, guard},
+    output::{Disk, Roots, Segment, Target, guard, journal::Whose},
     sync::lock,
 };
 
@@ -303,6 +303,11 @@ impl Recording {
                 history: History::default(),
             }),
         }
+    }
+
+    /// What events tell of it besides its name.
+    pub(super) fn whose(&self) -> Whose {
+        Whose { rule_id: self.rule_id, user: self.settings.user.clone() }
     }
 
     /// The same, ordered by a rule.

@@ -17,6 +17,7 @@ use crate::{
     control::shape,
     events::{Event, Events},
     media::Kind,
+    output::journal::Whose,
     registry::LiveStream,
 };
 
@@ -53,16 +54,21 @@ pub(super) fn event(kind: &'static str, recording: &Recording, own: Value) -> Ev
         "localStreamName": recording.settings.local_stream_name,
         "type": recording.settings.format,
     });
-    if let Some(rule_id) = recording.rule_id {
-        payload["ruleId"] = json!(rule_id);
-    }
-    for (name, value) in &recording.settings.user {
-        payload[name] = json!(value);
-    }
     if let (Value::Object(payload), Value::Object(own)) = (&mut payload, own) {
         payload.extend(own);
     }
-    Event::new(kind, payload).of(recording.config_id)
+    Event::new(kind, about(&recording.whose(), payload)).of(recording.config_id)
+}
+
+/// A payload with what else is known of the recording that it is about.
+pub(crate) fn about(whose: &Whose, mut payload: Value) -> Value {
+    if let Some(rule_id) = whose.rule_id {
+        payload["ruleId"] = json!(rule_id);
+    }
+    for (name, value) in &whose.user {
+        payload[name] = json!(value);
+    }
+    payload
 }
 
 /// A file was begun. `index`: its number in the run; `former`: who wrote the file before, if that was another version;
@@ -174,7 +180,7 @@ impl Next {
 }
 
 /// A file, or the whole run, failed. `given`: samples, bytes of media and milliseconds that were on their way into it;
-/// what of that was saved is told by what follows.
+/// what of that was saved is told by `follows`.
 pub(super) fn error(
     recording: &Recording,
     file: &Path,
@@ -182,10 +188,13 @@ pub(super) fn error(
     given: (u64, u64, i64),
     next: Next,
 ) -> Event {
-    let saved =
-        json!({ "frames": given.0, "bytes": given.1, "durationMs": given.2, "follows": next.follows() });
-    let file = file.display().to_string();
-    let own = json!({ "file": file, "error": error, "saved": saved, "next": next.as_str() });
+    let own = json!({
+        "file": file.display().to_string(),
+        "error": error,
+        "given": { "frames": given.0, "bytes": given.1, "durationMs": given.2 },
+        "follows": next.follows(),
+        "next": next.as_str(),
+    });
     event("recordChunkError", recording, own)
 }
 

@@ -635,6 +635,7 @@ impl Running {
             manifest: settings.manifest,
             config_id: self.run.recording.config_id,
             stream: settings.local_stream_name.clone(),
+            whose: self.run.recording.whose(),
             tracks: tracks.clone(),
             options: vec![("win-qt-compat".into(), u8::from(settings.win_qt_compat).to_string())],
             carry: carry.map(|(_, carry)| carry).unwrap_or_default(),

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     control::reply::Status,
+    output::journal::{self, Record, Start, Whose},
     store::{Change, Counter, Table},
 };
 
@@ -16,16 +17,7 @@ async fn hostile_names_lead_nowhere() {
     let (context, media) = context(Limits::default()).await;
     let root = media.path().canonicalize().unwrap().display().to_string();
     let long = "x".repeat(4096);
-    for name in [
-        "../../etc/passwd",
-        "/etc/passwd",
-        "..",
-        "CON",
-        "-rf",
-        ".hidden",
-        "a\u{ff0f}b",
-        "{date}",
-    ] {
+    for name in ["../../etc/passwd", "/etc/passwd", "..", "CON", "-rf", ".hidden", "a\u{ff0f}b", "{date}"] {
         let line =
             format!("record localStreamName={name} pathToFile=x/{{stream}}/f dateFolderStructure=0 check=1");
         let data = ok(&context, &line, "Recording would start").await;
@@ -178,4 +170,54 @@ async fn a_rule_orders_before_the_first_sample_and_for_who_is_there() {
         ok(&context, "listConfig", "Run-time configuration").await["record"].as_array().unwrap().len(),
         2
     );
+}
+
+#[tokio::test]
+async fn what_a_crash_left_of_a_recording_is_told_in_its_order() {
+    let (context, media) = context(Limits::default()).await;
+    let mut listener = context.events.subscribe();
+    // A journal that has just begun: there is nothing to save, and that is told.
+    let leave = |name: String, segment: u64| {
+        let whose = Whose { rule_id: Some(3), user: [("_who".to_owned(), "me".to_owned())].into() };
+        let start = Start {
+            file: name.rsplit('/').next().unwrap().into(),
+            format: "ts".into(),
+            config_id: 7,
+            stream: "cam1".into(),
+            whose,
+            segment,
+            epoch_us: 1_700_000_000_000_000 + segment as i64 * 1_000_000,
+            ..Start::default()
+        };
+        let mut bytes = journal::MAGIC.to_vec();
+        Record::Start(Box::new(start)).encode(&mut bytes);
+        std::fs::write(media.path().join(format!("{name}.info")), bytes).unwrap();
+    };
+    std::fs::create_dir_all(media.path().join("20231114")).unwrap();
+    std::fs::create_dir_all(media.path().join("20231115")).unwrap();
+    let mut expected = Vec::new();
+    for segment in 9995..10_005 {
+        let folder = if segment < 10_001 { "20231114" } else { "20231115" };
+        expected.push(format!("{folder}/cam_part{segment:04}.ts"));
+        leave(expected[expected.len() - 1].clone(), segment);
+    }
+    context.repairs.everywhere().await;
+    let mut told = Vec::new();
+    while let Ok(event) = listener.try_recv() {
+        let event: Value = serde_json::from_str(&event.json).unwrap();
+        let payload = &event["payload"];
+        assert_eq!(event["type"], "recordRecovered");
+        let common =
+            ["configId", "localStreamName", "type", "ruleId", "_who"].map(|key| payload[key].clone());
+        assert_eq!(common, [json!(7), json!("cam1"), json!("ts"), json!(3), json!("me")], "{event}");
+        assert_eq!(payload["file"], payload["path"]);
+        let file = payload["file"].as_str().unwrap();
+        told.push(
+            file.strip_prefix(&format!("{}/", media.path().canonicalize().unwrap().display()))
+                .unwrap()
+                .to_owned(),
+        );
+    }
+    assert_eq!(told, expected);
+    assert_eq!(context.repairs.unfinished(), 0);
 }

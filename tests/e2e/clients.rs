@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     media,
-    process::{PATIENCE, until},
+    process::{self, PATIENCE, until},
     readers::{self, FORMATS},
     senders,
     server::Server,
@@ -78,6 +78,64 @@ fn connect(address: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
+}
+
+#[test]
+fn evostream_s_public_clients_are_served() {
+    let server = Server::start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/e2e/evostream_clients.py");
+    let addresses = ["http-cli", "json-cli"].map(|port| server.address(port).to_string());
+    assert_eq!(process::run(Command::new("python3").arg(script).args(addresses)), "done\n");
+}
+
+/// Sends so many bytes, one at a time, until the server has enough; returns what it says.
+fn trickle(address: SocketAddr, head: &str, bytes: usize) -> String {
+    let mut socket = connect(address);
+    socket.set_nodelay(true).unwrap();
+    socket.write_all(head.as_bytes()).unwrap();
+    for _ in 0..bytes {
+        if socket.write_all(b"a").is_err() {
+            break;
+        }
+    }
+    let mut said = Vec::new();
+    // It may have hung up before it has read everything.
+    let _ = socket.read_to_end(&mut said);
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// A byte at a time beyond what each port takes, and requests whose bodies never come.
+#[test]
+fn clients_that_send_a_byte_at_a_time_or_half_a_request_are_cut_off() {
+    let server = Server::start();
+    let clip = media::clip();
+    let load = Load::start(&server, &clip, 3);
+    let http = server.address("http-cli");
+    let post = "POST /api/v1/recordings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let half: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut socket = connect(http);
+            socket.write_all(format!("{post}Content-Length: 100\r\n\r\n{{\"local").as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    let begun = Instant::now();
+    assert_eq!(server.json("getStreamsCount", "")["status"], "SUCCESS");
+    assert!(begun.elapsed() < Duration::from_secs(8), "nobody waits until their time is over");
+
+    for port in ["ascii-cli", "json-cli"] {
+        let said = trickle(server.address(port), "record localStreamName=", 17 << 10);
+        assert!(said.contains("longer than 16384 bytes") || said.is_empty(), "{port}: {said}");
+    }
+    let said = trickle(http, &format!("{post}Content-Length: 20000\r\n\r\n"), 17 << 10);
+    assert!(said.starts_with("HTTP/1.1 413 ") || said.is_empty(), "{said}");
+    let said = trickle(http, "GET /version HTTP/1.1\r\nHost: localhost\r\nX-A: ", 600 << 10);
+    assert!(said.starts_with("HTTP/1.1 431 ") || said.is_empty(), "{said}");
+    trickle(server.address("rtmp"), "\u{3}", 20_000);
+    server.logged(&["WARN", "RTMP connection failed"]);
+    drop(half);
+    assert!(server.cli("version").success);
+    load.judge();
 }
 
 /// 500 clients at each of the three ports: one in two sends nothing, the others a byte now and then, never a whole

@@ -6,6 +6,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
+    sync::mpsc,
     time::Duration,
 };
 
@@ -262,6 +263,178 @@ fn paths_that_lead_elsewhere_are_refused_with_the_reason() {
     Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
     server.finish("cam", &[id]);
     readers::assert_recorded(&media::clip(), &server.media("cam.flv"));
+}
+
+/// A command of AMF 0 (AMF 0 specification, 2): its name, its number, an object or null, and texts.
+fn amf_command(name: &str, number: f64, object: Option<(&str, &str)>, texts: &[&[u8]]) -> Vec<u8> {
+    let plain = |text: &[u8]| [&(text.len() as u16).to_be_bytes(), text].concat();
+    let text = |text: &[u8]| [vec![2], plain(text)].concat();
+    let mut bytes = text(name.as_bytes());
+    bytes.push(0);
+    bytes.extend(number.to_be_bytes());
+    match object {
+        Some((key, value)) => {
+            bytes.push(3);
+            bytes.extend([plain(key.as_bytes()), text(value.as_bytes())].concat());
+            bytes.extend([0, 0, 9]);
+        }
+        None => bytes.push(5),
+    }
+    texts.iter().for_each(|one| bytes.extend(text(one)));
+    bytes
+}
+
+/// Publishes the beginning of the clip under a name of any bytes, and keeps the connection alive until what is returned
+/// is dropped.
+fn publish_as(server: &Server, name: &[u8]) -> mpsc::Sender<()> {
+    let on_stream = |kind: u8, body: &[u8]| {
+        let mut bytes = message(kind, body);
+        bytes[8] = 1;
+        bytes
+    };
+    let mut bytes = message(20, &amf_command("connect", 1.0, Some(("app", "live")), &[]));
+    bytes.extend(message(20, &amf_command("createStream", 2.0, None, &[])));
+    bytes.extend(on_stream(20, &amf_command("publish", 3.0, None, &[name, b"live"])));
+    let clip = fs::read(media::clip()).unwrap();
+    for tag in media::tags(&clip).iter().filter(|tag| tag.kind != 18).take(20) {
+        bytes.extend(on_stream(tag.kind, tag.body));
+    }
+    let (mut socket, _) = shake_hands(server, &bytes);
+    let (alive, dropped) = mpsc::channel();
+    std::thread::spawn(move || {
+        while dropped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // An acknowledgement: a byte now and then is asked for.
+            let _ = socket.write_all(&message(3, &[0; 4]));
+        }
+    });
+    alive
+}
+
+/// Names of streams that want to get out of the folder, or to look like something else; whether they are taken, and
+/// the file that they become.
+const NAMES: [(&str, Option<&str>); 9] = [
+    ("..", Some("__.ts")),
+    ("../../x", Some("_._.._x.ts")),
+    ("-rf", Some("_rf.ts")),
+    ("CON", Some("_CON.ts")),
+    ("a\u{ff0f}b", Some("a_b.ts")),
+    ("{4 KiB}", None),
+    ("nul\0x", None),
+    ("line\nbreak", None),
+    ("a\u{202e}4pm", None),
+];
+
+fn spelt(name: &str) -> String {
+    name.replace("{4 KiB}", &"x".repeat(4096))
+}
+
+/// Lines of a log begin with a time and a level, and have nothing that hides or moves anything.
+fn assert_log_is_well_formed(log: &str) {
+    for line in log.lines() {
+        let mut words = line.split_whitespace();
+        let (time, level) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let is_time = time.len() > 19 && time.starts_with("20") && time.ends_with('Z') && time.contains('T');
+        let levels = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+        assert!(is_time && levels.contains(&level), "{line:?}");
+        let hostile = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}');
+        assert!(!line.contains(hostile), "{line:?}");
+    }
+}
+
+/// Each line of a text reply is one that the server made: a key or an item, as many items as there are.
+fn assert_lines_are_ours(body: &str, items: usize) {
+    let lines: Vec<&str> = body.lines().filter(|line| !line.is_empty()).collect();
+    for line in &lines {
+        let line = line.trim_start();
+        let key = line.split(':').next().unwrap_or_default();
+        let is_key = line.contains(':') && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        assert!(is_key || line.starts_with("-- "), "{line:?}");
+    }
+    let outer = |line: &&&str| line.starts_with("    -- ") || line.starts_with("      -- ");
+    assert_eq!(lines.iter().filter(outer).count(), items, "{body}");
+}
+
+fn names_in(path: &Path) -> Vec<String> {
+    let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn hostile_names_of_streams_become_harmless_files_and_confuse_nothing() {
+    let server =
+        Server::start_with(|dir| vec!["--event-log".into(), dir.join("events").display().to_string()]);
+    let rule = server.cli("recordRule streams=* pathToFile={stream} type=ts");
+    assert!(rule.success, "{rule:?}");
+    let publishers: Vec<_> =
+        NAMES.iter().map(|(name, _)| publish_as(&server, spelt(name).as_bytes())).collect();
+    let mut expected: Vec<_> = NAMES.iter().filter_map(|(_, file)| *file).collect();
+    expected.sort_unstable();
+    let is_there = |name: &str| server.media_names().iter().any(|n| n == name);
+    until("the files", || expected.iter().all(|name| is_there(name)).then_some(()));
+    // Those that are refused have been, when the server has hung up or said so.
+    let refused = NAMES.iter().filter(|(_, file)| file.is_none()).count();
+    until("the refusals", || {
+        let said =
+            server.log().lines().filter(|line| line.contains("WARN") && line.contains("refused")).count();
+        (said >= refused).then_some(())
+    });
+
+    let live = server.json("listInboundStreamNames", "");
+    let mut names: Vec<_> =
+        live["data"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    let mut taken: Vec<_> = NAMES.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| *name).collect();
+    taken.sort_unstable();
+    assert_eq!(names, taken);
+    for command in ["listStreams", "listInboundStreams", "listConfig", "listRecordRules", "listRecoveries"] {
+        assert_eq!(server.json(command, "")["status"], "SUCCESS", "{command}");
+    }
+    for name in &taken {
+        assert_eq!(server.stream(name).unwrap()["name"], *name);
+    }
+    assert_lines_are_ours(&server.cli("listInboundStreamNames").body, taken.len());
+    assert_lines_are_ours(&server.cli("listConfig").body, taken.len());
+
+    drop(publishers);
+    until("the end of all", || (server.json("listStreamsIds", "")["data"].is_null()).then_some(()));
+    assert_eq!(server.media_names(), expected);
+    assert_eq!(names_in(server.home().path()), ["data", "events", "formats", "log", "media"]);
+    assert_log_is_well_formed(&server.log());
+    let events = fs::read_to_string(server.home().path().join("events")).unwrap();
+    let closed = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    assert_eq!(closed.filter(|event| event["type"] == "recordChunkClosed").count(), expected.len());
+}
+
+#[test]
+fn hostile_names_of_files_are_refused_or_harmless() {
+    let server = Server::start();
+    let mut expected = Vec::new();
+    let mut ids = Vec::new();
+    for (name, _) in NAMES {
+        let params = format!("localStreamName=cam type=flv pathToFile={}", spelt(name));
+        let reply = server.json("record", &params);
+        // A dash, a device of other systems and a wide slash are no harm here.
+        let is_harmless = ["-rf", "CON", "a\u{ff0f}b"].contains(&name);
+        assert_eq!(reply["status"] == "SUCCESS", is_harmless, "{name:?}: {reply}");
+        if is_harmless {
+            expected.push(format!("{name}.flv"));
+            ids.push(reply["data"]["configId"].as_u64().unwrap());
+        }
+        let text = server.cli(&params.replace("localStreamName", "record check=1 localStreamName"));
+        assert!(!text.description.contains(['\u{202e}', '\0']), "{text:?}");
+    }
+    expected.sort();
+    assert_lines_are_ours(&server.cli("listConfig").body, expected.len());
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    server.finish("cam", &ids);
+    assert_eq!(server.media_names(), expected);
+    assert_eq!(names_in(server.home().path()), ["data", "formats", "log", "media"]);
+    assert_log_is_well_formed(&server.log());
+    for name in &expected {
+        readers::assert_recorded(&media::clip(), &server.media(name));
+    }
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
+use reelwright::config::Config;
+
 use crate::{
-    media, process, readers, senders,
-    server::{self, kill_group},
+    client, media, process, readers, senders,
+    server::{self, Server, kill_group},
 };
 
 /// The shell's blocks of a section, up to its first subsection, in order.
@@ -15,11 +17,67 @@ fn blocks(readme: &str, section: &str) -> String {
     blocks.map(|block| block.split_once("```").expect("the block's end").0).collect()
 }
 
+/// The blocks of a language, in order.
+fn of_language<'a>(readme: &'a str, language: &str) -> Vec<&'a str> {
+    let begin = format!("\n```{language}\n");
+    let blocks = readme.split(begin.as_str()).skip(1);
+    blocks.map(|block| block.split_once("\n```").expect("the block's end").0).collect()
+}
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
+}
+
+#[test]
+fn the_settings_are_settings() {
+    let readme = readme();
+    let [settings] = of_language(&readme, "toml")[..] else { panic!("one block of settings") };
+    let config = Config::parse(settings).unwrap();
+    assert_eq!(config.event_sinks.len(), 1, "{config:?}");
+    config.policy().unwrap();
+}
+
+/// The blocks on tokens and formats, line by line: a server on its own ports, and a component with another hash than
+/// the README's.
+#[test]
+fn tokens_and_formats_work_as_shown() {
+    let readme = readme();
+    let blocks = of_language(&readme, "sh");
+    let block = |words: &str| *blocks.iter().find(|block| block.contains(words)).expect(words);
+    let words: Vec<&str> = block("reelwright token").split_whitespace().collect();
+    let (code, out, err) = client::run(&words[1..]);
+    assert!(code == 0 && out.contains("[[token]]"), "{out}{err}");
+
+    let mut wasm = fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join("flv.wasm")).unwrap();
+    // A custom section makes another component of it.
+    wasm.extend(b"\0\x05\x04note");
+    let server = Server::start_with(|dir| {
+        fs::write(dir.join("media/my-flv.wasm"), &wasm).unwrap();
+        Vec::new()
+    });
+    let url = format!("http://{}", server.address("http-cli"));
+    let mut hash = "0123abcd".to_owned();
+    let mut lines = 0;
+    for line in block("reelwright format load").lines() {
+        let line = line.split(" #").next().unwrap_or_default().replace("0123abcd", &hash);
+        let mut words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        words.extend(["--server", &url]);
+        let (code, out, err) = client::run(&words);
+        assert_eq!(code, 0, "{line}: {out}{err}");
+        lines += 1;
+        let listed = server.json("listFormats", "");
+        let probed = listed["data"].as_array().unwrap().iter().find(|one| one["state"] == "probed");
+        if let Some(probed) = probed {
+            hash = probed["sha256"].as_str().unwrap()[..8].to_owned();
+        }
+    }
+    assert_eq!(lines, 5);
+}
+
 /// It uses the ports that operators use, so it gets a network of its own.
 #[test]
 fn the_walk_through_works() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
-    let script = blocks(&readme, "Record");
+    let script = blocks(&readme(), "Record");
     assert!(script.lines().count() > 15, "{script}");
     let home = server::home(&std::env::temp_dir());
     let dir = home.path();

@@ -82,8 +82,10 @@ fn kill(kills: usize) {
     let mut tally = Tally::default();
     let probes = Probes::start();
     let mut killed = None;
+    let events = home.path().join("events");
+    let arguments = ["--event-log".to_owned(), events.display().to_string()];
     loop {
-        let server = Server::start_as(urgent(), home.clone(), &[]);
+        let server = Server::start_as(urgent(), home.clone(), &arguments);
         if let Some(killed) = killed.take() {
             check(&server, &folder, killed, &mut known, &mut tally, &probes);
         }
@@ -94,6 +96,7 @@ fn kill(kills: usize) {
         killed = Some(round(server, &home, &mut random, &mut tally));
     }
     probes.finish();
+    assert_files_are_told_in_order(&events);
     for (name, known) in &known {
         assert_eq!(Known::of(&folder.join(name), true), *known, "{name} has changed");
     }
@@ -109,6 +112,27 @@ fn kill(kills: usize) {
     for (format, (files, worst)) in tally.formats {
         println!("{format}: {files} files, at worst {worst} frames ({} ms) lost", worst * 1000 / 30);
     }
+}
+
+/// Of each recording the files are told complete, or repaired, in the order in which they began. One may be told twice.
+fn assert_files_are_told_in_order(events: &Path) {
+    let mut last: BTreeMap<u64, String> = BTreeMap::new();
+    let mut told = 0;
+    // A kill cuts off the last line.
+    let events = fs::read_to_string(events).unwrap();
+    let events = events.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    for event in events
+        .filter(|event| ["recordChunkClosed", "recordRecovered"].iter().any(|kind| event["type"] == *kind))
+    {
+        let payload = &event["payload"];
+        let (Some(id), Some(begun)) = (payload["configId"].as_u64(), payload["startTime"].as_str()) else {
+            continue;
+        };
+        let before = last.insert(id, begun.to_owned());
+        assert!(before.as_deref().is_none_or(|before| before <= begun), "{before:?}, then {event}");
+        told += 1;
+    }
+    assert!(told > 0, "no event");
 }
 
 /// Records in all ways, and kills the server; perhaps while it closes files, perhaps again while it starts.

@@ -277,11 +277,24 @@ fn kill_between_close_and_delivery(rounds: usize) {
         missing.is_empty().then_some(())
     });
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut last_file: BTreeMap<u64, (String, u64)> = BTreeMap::new();
     let taken = receiver.taken();
     for event in &taken {
-        if let Some(config) = event.json["payload"]["configId"].as_u64() {
-            let before = last.insert(config, event.id());
-            assert!(before.is_none_or(|before| before < event.id()), "{config}: {before:?}, {}", event.id());
+        let Some(config) = event.json["payload"]["configId"].as_u64() else { continue };
+        let before = last.insert(config, event.id());
+        assert!(before.is_none_or(|before| before < event.id()), "{config}: {before:?}, {}", event.id());
+        // What tells that a file is complete, in the order of the files; it may be told twice.
+        if completed(event).is_none() {
+            continue;
+        }
+        let payload = &event.json["payload"];
+        let now = (payload["startTime"].as_str().unwrap().to_owned(), payload["index"].as_u64().unwrap());
+        if let Some(before) = last_file.insert(config, now.clone()) {
+            let rises = before.0 < now.0 && before.1 < now.1;
+            assert!(
+                rises || before == now && payload["recovered"] == true,
+                "{config}: {before:?}, {payload}"
+            );
         }
     }
     let of = |kind: &str| taken.iter().filter(|event| event.kind() == kind).count();

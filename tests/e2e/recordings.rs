@@ -313,3 +313,40 @@ fn a_rule_records_what_fits_from_the_first_frame_and_outlives_a_restart() {
     Sender::Own.send(&media::clip(), &server.url("cam9"), Pace::Full);
     assert!(!server.media("cam9.ts").exists());
 }
+
+#[test]
+fn files_are_cut_by_the_wall_clock() {
+    const ALIGN: f64 = 4.0;
+    let server = telling();
+    let id = server.record("cam", "cam", "ts", "chunkAlign=4");
+    let sender = senders::endless(&media::clip(), &server.url("cam"));
+    let created = told(&server, "recordChunkCreated", 4);
+    drop(sender);
+    server.finish("cam", &[id]);
+    for event in &created[1..] {
+        let start = event["startTime"].as_str().unwrap();
+        let seconds: f64 = start.rsplit(':').next().unwrap().parse().unwrap();
+        // A key frame comes each second, and a machine that is busy may be late.
+        assert!(seconds % ALIGN < ALIGN / 2.0, "{start}");
+    }
+    readers::assert_repeated(&media::clip(), &server.parts("cam", "ts"));
+}
+
+#[test]
+fn a_disk_with_little_room_is_told_of() {
+    let server = Server::start_with(|dir| {
+        let log = dir.join("events").display().to_string();
+        // More than any disk has.
+        ["--event-log", &log, "--disk-warn", "1000000000000000000"].map(str::to_owned).to_vec()
+    });
+    let id = server.record("cam", "cam", "ts", "");
+    Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);
+    let low = &told(&server, "diskLow", 1)[0];
+    assert!(low["path"].as_str().unwrap().ends_with("/media"), "{low}");
+    let (free, total) = (low["freeBytes"].as_u64().unwrap(), low["totalBytes"].as_u64().unwrap());
+    assert!(0 < free && free <= total, "{low}");
+    // It is a warning: everything is recorded.
+    server.finish("cam", &[id]);
+    readers::assert_recorded(&media::clip(), &server.media("cam.ts"));
+    server.logged(&["WARN", "room"]);
+}

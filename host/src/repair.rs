@@ -18,7 +18,7 @@ use std::{
 use rustix::io::Errno;
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     events::{Event, Events},
@@ -453,7 +453,7 @@ impl Repairs {
     pub async fn everywhere(&self) {
         let mut folders = self.0.disk.roots.clone().walk();
         let mut repairs = JoinSet::new();
-        // By recording: when those of it that were found in other folders are done.
+        // By recording: when those of it that were found in other folders have been tried.
         let mut before: HashMap<u64, CancellationToken> = HashMap::new();
         while let Some(folder) = folders.recv().await {
             let folder = match folder {
@@ -474,23 +474,28 @@ impl Repairs {
                 Err(_) => continue,
             };
             for group in found.chunk_by(|a, b| a.config_id == b.config_id && a.config_id > 0) {
-                let (repairs_, folder, done) = (self.clone(), folder.clone(), CancellationToken::new());
+                let (repairs_, folder, tried) = (self.clone(), folder.clone(), CancellationToken::new());
                 let names: Vec<String> = group.iter().map(|one| one.name.clone()).collect();
                 let earlier = match group[0].config_id {
                     0 => None,
-                    config_id => before.insert(config_id, done.clone()),
+                    config_id => before.insert(config_id, tried.clone()),
                 };
-                repairs.spawn(async move {
-                    let _done = done.drop_guard();
-                    repairs_.in_order(folder, names, earlier).await;
-                });
+                repairs.spawn(
+                    async move { repairs_.in_order(folder, names, earlier, tried.drop_guard()).await },
+                );
             }
         }
         while repairs.join_next().await.is_some() {}
     }
 
-    /// Repairs orphans one after the other when others are done, and returns when all are.
-    async fn in_order(&self, folder: Arc<Folder>, names: Vec<String>, others: Option<CancellationToken>) {
+    /// Repairs orphans one after the other when others were tried, and says when these were. Returns when all are done.
+    async fn in_order(
+        &self,
+        folder: Arc<Folder>,
+        names: Vec<String>,
+        others: Option<CancellationToken>,
+        tried: DropGuard,
+    ) {
         let counted: Vec<_> = names.iter().map(|_| Counted::new(&self.0.unfinished)).collect();
         if let Some(others) = others {
             others.cancelled().await;
@@ -498,12 +503,17 @@ impl Repairs {
         let mut later = JoinSet::new();
         for (name, _counted) in names.into_iter().zip(counted) {
             let Err(error) = self.attempt(&folder, &name, None).await else { continue };
-            if !matches!(error, RepairError::Orphan(OrphanError::Owned(_))) {
-                tracing::error!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
-            }
+            let wait = match error {
+                RepairError::Orphan(OrphanError::Owned(_)) => Duration::ZERO,
+                error => {
+                    tracing::error!(file = %folder.path.join(&name).display(), %error, "to be repaired later");
+                    RETRY.0
+                }
+            };
             let (repairs, folder) = (self.clone(), folder.clone());
-            later.spawn(async move { repairs.orphan(folder, name, RETRY.0, None).await });
+            later.spawn(async move { repairs.orphan(folder, name, wait, None).await });
         }
+        drop(tried);
         while later.join_next().await.is_some() {}
     }
 

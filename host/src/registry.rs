@@ -480,13 +480,11 @@ pub struct Subscription {
     backlog_ms: u64,
 }
 
-/// When a batch is complete.
+/// How large a batch may be.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
     pub samples: usize,
     pub bytes: usize,
-    /// Longest wait of the first item of a batch.
-    pub wait: Duration,
 }
 
 impl Subscription {
@@ -507,7 +505,7 @@ impl Subscription {
 
     /// Takes everything that waits.
     pub fn drain(&mut self, batch: &mut Vec<Item>) {
-        let all = BatchLimits { samples: usize::MAX, bytes: usize::MAX, wait: Duration::ZERO };
+        let all = BatchLimits { samples: usize::MAX, bytes: usize::MAX };
         let mut state = lock(&self.queue.state);
         self.take(&mut state, all, batch);
         batch.extend(state.gap.take().map(Item::Gap));
@@ -518,24 +516,17 @@ impl Subscription {
         lock(&self.queue.state).bytes
     }
 
-    /// Waits for a batch and moves it to `batch`. `false`: the stream has ended and everything was taken.
-    /// Cancel safe.
+    /// Waits until there is something and moves it to `batch`, up to the limits. Who publishes sees to it that not each
+    /// sample comes alone. `false`: the stream has ended and everything was taken. Cancel safe.
     pub async fn recv(&mut self, limits: BatchLimits, batch: &mut Vec<Item>) -> bool {
         loop {
-            let due = {
+            {
                 let mut state = lock(&self.queue.state);
-                let due = state.since.map(|since| since + limits.wait);
-                state.wanted = (limits.samples, limits.bytes);
-                if state.ended || state.is_batch() || due.is_some_and(|due| due <= Instant::now()) {
+                if state.ended || !state.items.is_empty() {
                     return self.take(&mut state, limits, batch);
                 }
-                due
-            };
-            let readable = self.queue.readable.notified();
-            match due {
-                Some(due) => drop(tokio::time::timeout_at(due, readable).await),
-                None => readable.await,
             }
+            self.queue.readable.notified().await;
         }
     }
 
@@ -547,15 +538,12 @@ impl Subscription {
             samples += usize::from(matches!(item, Item::Sample(_)));
             batch.push(item);
         }
-        state.samples -= samples;
         state.bytes -= bytes;
-        if state.items.is_empty() {
-            state.since = None;
-            if state.ended
-                && let Some(gap) = state.gap.take()
-            {
-                batch.push(Item::Gap(gap));
-            }
+        if state.items.is_empty()
+            && state.ended
+            && let Some(gap) = state.gap.take()
+        {
+            batch.push(Item::Gap(gap));
         }
         self.queue.writable.notify_one();
         !batch.is_empty()
@@ -600,7 +588,7 @@ mod tests {
         Sample { track, dts_ms, pts_ms: dts_ms, key, discontinuity: false, data: vec![0; len].into() }
     }
 
-    const NOW: BatchLimits = BatchLimits { samples: 64, bytes: 4 << 20, wait: Duration::ZERO };
+    const NOW: BatchLimits = BatchLimits { samples: 64, bytes: 4 << 20 };
 
     fn times(batch: &[Item]) -> Vec<i64> {
         let dts = |item: &Item| match item {
@@ -794,23 +782,19 @@ mod tests {
         assert_eq!(last.unwrap().known[0].config, 999u32.to_be_bytes()[..]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_batch_waits_for_its_limits() {
+    #[tokio::test]
+    async fn a_batch_has_its_limits() {
         let registry = Registry::default();
         let mut publisher = registry.publish("cam", source()).unwrap();
         let mut subscription = publisher.stream().subscribe(1 << 20);
-        let limits = BatchLimits { samples: 3, bytes: 1 << 20, wait: Duration::from_millis(125) };
-        let mut batch = Vec::new();
-
-        let start = Instant::now();
-        publisher.send(&mut vec![sample(2, 0, true, 1)]).await;
-        subscription.recv(limits, &mut batch).await;
-        assert_eq!((batch.len(), start.elapsed()), (1, limits.wait), "by time");
-
-        batch.clear();
-        let start = Instant::now();
-        publisher.send(&mut (0..7).map(|i| sample(2, i, true, 1)).collect()).await;
-        subscription.recv(limits, &mut batch).await;
-        assert_eq!((batch.len(), start.elapsed()), (3, Duration::ZERO), "by count");
+        publisher.send(&mut (0..7).map(|i| sample(2, i, true, 1000)).collect()).await;
+        let mut take = async |samples, bytes| {
+            let mut batch = Vec::new();
+            subscription.recv(BatchLimits { samples, bytes }, &mut batch).await;
+            times(&batch)
+        };
+        assert_eq!(take(3, 1 << 20).await, [0, 1, 2], "by count");
+        assert_eq!(take(64, 2000).await, [3, 4], "by bytes");
+        assert_eq!(take(64, 1 << 20).await, [5, 6], "all that there is");
     }
 }

@@ -105,6 +105,11 @@ pub async fn serve(
         store: store.clone(),
         ids: config_ids,
     };
+    let settings = rtmp::server::Settings {
+        // The rest is left for the way to the disk.
+        gather: recorder.flush_interval * 4 / 5,
+        ..rtmp::server::Settings::default()
+    };
     let recordings = Recordings::new(parts, recorder);
     recordings.restore().await?;
     let context = control::Context::new(
@@ -140,13 +145,8 @@ pub async fn serve(
     let watch = tokio::spawn(async move { formats.watch().await });
     let copy = tokio::spawn(state::keep_copy(store.clone(), data.clone()));
     let watch_access = tokio::spawn(access.watch());
-    let publishers = tokio::spawn(rtmp::server::serve(
-        rtmp,
-        registry,
-        ingest,
-        rtmp::server::Settings::default(),
-        no_publishers.clone(),
-    ));
+    let publishers =
+        tokio::spawn(rtmp::server::serve(rtmp, registry, ingest, settings, no_publishers.clone()));
     let clients = [
         tokio::spawn(server::serve_ascii(ascii, context.clone(), no_clients.clone())),
         tokio::spawn(server::serve_json(json, context.clone(), no_clients.clone())),

@@ -76,6 +76,11 @@ impl Clip {
         self.key_interval
     }
 
+    /// From the start of one repetition to that of the next.
+    pub(super) fn period(&self) -> Duration {
+        Duration::from_millis(self.period_ms.unsigned_abs())
+    }
+
     /// The tags in order: once, or for a duration, over and over.
     pub(super) fn schedule(&self, duration: Option<Duration>) -> impl Iterator<Item = Due> {
         let passes = if duration.is_some() { i64::MAX } else { 1 };

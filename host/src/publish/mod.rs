@@ -1,10 +1,11 @@
 //! `reelwright publish`: sends an FLV file to an RTMP server as if it were live. For demos, tests and load.
 //!
-//! `flv` reads the file, `clip` says which tag is due when, `sender` drives one connection. However
-//! many connections there are, the file is in memory once.
+//! `flv` reads the file, `clip` says which tag is due when, `sender` drives one connection, `load` many that send the
+//! same. However many connections there are, the file is in memory a few times at most.
 
 mod clip;
 mod flv;
+mod load;
 mod sender;
 mod url;
 
@@ -42,7 +43,12 @@ pub struct Options {
     pub streams: usize,
     /// Length of media to send: the file is repeated, with timestamps that go on, or cut. `None`: once.
     pub duration: Option<Duration>,
+    /// Bytes of the RTMP chunks that are sent, 128 to 16777215. OBS takes 4096.
+    pub chunk_size: u32,
 }
+
+/// Chunk size unless somebody says otherwise.
+pub const CHUNK_SIZE: u32 = 65_536;
 
 /// What was sent, over all connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,8 +58,9 @@ pub struct Report {
     /// Audio and video tags.
     pub tags: u64,
     pub seconds: f64,
-    /// How much later than due a tag was with the kernel, at worst; 0 for speed 0.
+    /// How much later than due a tag was with the kernel, at worst, and for 99 of 100 tags; 0 for speed 0.
     pub worst_lateness_ms: u64,
+    pub p99_lateness_ms: u64,
 }
 
 /// Counters that all connections share.
@@ -61,7 +68,21 @@ pub struct Report {
 struct Progress {
     bytes: AtomicU64,
     tags: AtomicU64,
-    worst_lateness_ms: AtomicU64,
+    lateness: Lateness,
+}
+
+/// Tags by how late they were sent.
+#[derive(Debug)]
+struct Lateness {
+    worst_ms: AtomicU64,
+    /// By milliseconds; the last one is for all that were later.
+    counts: [AtomicU64; 256],
+}
+
+impl Default for Lateness {
+    fn default() -> Self {
+        Self { worst_ms: AtomicU64::default(), counts: std::array::from_fn(|_| AtomicU64::default()) }
+    }
 }
 
 /// Publishes until everything was sent and the server has closed each connection, which is how it says that
@@ -78,7 +99,12 @@ async fn publish(clip: Clip, options: &Options) -> anyhow::Result<Report> {
     ensure!(options.speed >= 0.0 && options.speed.is_finite(), "speed {} makes no sense", options.speed);
     let url: Url = options.url.parse()?;
     let clip = Arc::new(clip);
-    let pace = Pace { speed: options.speed, duration: options.duration };
+    ensure!(
+        (128..=0xff_ffff).contains(&options.chunk_size),
+        "chunks of {} bytes: 128 to 16777215 can be",
+        options.chunk_size
+    );
+    let pace = Pace { speed: options.speed, duration: options.duration, chunk_size: options.chunk_size };
     let spread = match options.speed {
         0.0 => Duration::ZERO,
         speed => clip.key_interval().div_f64(speed).div_f64(options.streams as f64),
@@ -87,14 +113,20 @@ async fn publish(clip: Clip, options: &Options) -> anyhow::Result<Report> {
     let started = Instant::now();
     let progress = Arc::new(Progress::default());
     let mut connections = JoinSet::new();
-    for i in 0..options.streams {
-        let url = if options.streams == 1 { url.clone() } else { url.numbered(i + 1) };
-        let (clip, progress) = (clip.clone(), progress.clone());
-        connections.spawn(async move {
-            tokio::time::sleep_until(started + spread.mul_f64(i as f64)).await;
-            let name = url.name.clone();
-            sender::publish(url, &clip, pace, &progress).await.with_context(|| format!("stream `{name}`"))
-        });
+    if options.streams > 1 && options.speed > 0.0 {
+        let urls = (1..=options.streams).map(|i| url.numbered(i)).collect();
+        let progress = progress.clone();
+        connections.spawn(async move { load::publish(urls, &clip, pace, spread, &progress).await });
+    } else {
+        for i in 0..options.streams {
+            let url = if options.streams == 1 { url.clone() } else { url.numbered(i + 1) };
+            let (clip, progress) = (clip.clone(), progress.clone());
+            connections.spawn(async move {
+                let name = url.name.clone();
+                let sent = sender::publish(url, &clip, pace, progress).await;
+                sent.with_context(|| format!("stream `{name}`"))
+            });
+        }
     }
 
     let mut failures = Vec::new();
@@ -108,8 +140,8 @@ async fn publish(clip: Clip, options: &Options) -> anyhow::Result<Report> {
                 Some(Err(error)) => failures.push(error.into()),
             },
             _ = ticks.tick() => {
-                let Report { bytes, tags, seconds, worst_lateness_ms } = progress.report(started);
-                let streams = connections.len();
+                let Report { bytes, tags, seconds, worst_lateness_ms, .. } = progress.report(started);
+                let streams = options.streams;
                 tracing::info!(streams, tags, bytes, worst_lateness_ms, "{seconds:.0} s published");
             }
         }
@@ -145,7 +177,35 @@ impl Progress {
             bytes: self.bytes.load(Ordering::Relaxed),
             tags: self.tags.load(Ordering::Relaxed),
             seconds: started.elapsed().as_secs_f64(),
-            worst_lateness_ms: self.worst_lateness_ms.load(Ordering::Relaxed),
+            worst_lateness_ms: self.lateness.worst_ms.load(Ordering::Relaxed),
+            p99_lateness_ms: self.lateness.percentile(99),
+        }
+    }
+
+    /// Counts a tag that was sent so late.
+    fn late(&self, by: Duration) {
+        let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        let Lateness { worst_ms, counts } = &self.lateness;
+        worst_ms.fetch_max(ms, Ordering::Relaxed);
+        let bucket = usize::try_from(ms).unwrap_or(usize::MAX).min(counts.len() - 1);
+        counts[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Lateness {
+    /// Milliseconds that so many of a hundred tags were not later than.
+    fn percentile(&self, percent: u64) -> u64 {
+        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let wanted = (counts.iter().sum::<u64>() * percent).div_ceil(100);
+        let mut seen = 0;
+        let reached = counts.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        });
+        match reached {
+            // Those are later than can be told apart.
+            Some(ms) if ms + 1 < counts.len() => ms as u64,
+            _ => self.worst_ms.load(Ordering::Relaxed),
         }
     }
 }

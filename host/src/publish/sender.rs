@@ -1,6 +1,9 @@
 //! One publishing connection: owns the socket and the clock.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use bytes::{Buf, BytesMut};
@@ -16,7 +19,7 @@ use crate::rtmp::{Client, client::Target, tag};
 /// Until the server has taken the stream.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may take no bytes at all.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// From the last byte until the server has closed the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes that are collected when nothing has to wait for its time.
@@ -29,37 +32,46 @@ pub(super) struct Pace {
     /// 0: without waiting.
     pub(super) speed: f64,
     pub(super) duration: Option<Duration>,
+    /// Bytes of RTMP chunks.
+    pub(super) chunk_size: u32,
 }
 
 /// Publishes a clip, from connecting to the server's closing.
-pub(super) async fn publish(url: Url, clip: &Clip, pace: Pace, progress: &Progress) -> anyhow::Result<()> {
-    let mut connection = timeout(START_TIMEOUT, Connection::open(&url, progress))
-        .await
-        .map_err(|_| anyhow!("the server has not taken the stream within {START_TIMEOUT:?}"))??;
+pub(super) async fn publish(
+    url: Url,
+    clip: &Clip,
+    pace: Pace,
+    progress: Arc<Progress>,
+) -> anyhow::Result<()> {
+    let mut connection = open(&url, pace, progress).await?;
     connection.send_clip(clip, pace).await?;
-    timeout(CLOSE_TIMEOUT, connection.close())
-        .await
-        .map_err(|_| anyhow!("the server has not closed the connection within {CLOSE_TIMEOUT:?}"))?
+    connection.close().await
 }
 
-struct Connection<'a> {
+/// Connects and waits until the server takes the stream.
+pub(super) async fn open(url: &Url, pace: Pace, progress: Arc<Progress>) -> anyhow::Result<Connection> {
+    timeout(START_TIMEOUT, Connection::open(url, pace.chunk_size, progress))
+        .await
+        .map_err(|_| anyhow!("the server has not taken the stream within {START_TIMEOUT:?}"))?
+}
+
+pub(super) struct Connection {
     stream: TcpStream,
     client: Client,
     input: BytesMut,
-    progress: &'a Progress,
+    progress: Arc<Progress>,
     /// When the oldest tag in the output was due.
     due: Option<Instant>,
 }
 
-impl<'a> Connection<'a> {
-    /// Connects and waits until the server takes the stream.
-    async fn open(url: &Url, progress: &'a Progress) -> anyhow::Result<Self> {
+impl Connection {
+    async fn open(url: &Url, chunk_size: u32, progress: Arc<Progress>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(&url.address)
             .await
             .with_context(|| format!("connecting to {}", url.address))?;
         stream.set_nodelay(true)?;
         let target = Target { tc_url: url.tc_url(), app: url.app.clone(), name: url.publishing_name() };
-        let client = Client::new(target);
+        let client = Client::new(target, chunk_size);
         let input = BytesMut::with_capacity(READ_BYTES);
         let mut connection = Self { stream, client, input, progress, due: None };
         while !connection.client.is_publishing() {
@@ -69,6 +81,24 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(connection)
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(super) fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Reads what has come, if anything.
+    pub(super) fn listen(&mut self) -> anyhow::Result<()> {
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => bail!("the server closed the connection"),
+            Ok(_) => Ok(self.client.handle_input(&mut self.input)?),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error).context("reading"),
+        }
     }
 
     async fn send_clip(&mut self, clip: &Clip, pace: Pace) -> anyhow::Result<()> {
@@ -96,7 +126,13 @@ impl<'a> Connection<'a> {
 
     /// Ends the stream and waits until the server has closed the connection. As it does so when it has read
     /// everything, what was sent was taken: had it left anything, the connection would be reset.
-    async fn close(mut self) -> anyhow::Result<()> {
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        timeout(CLOSE_TIMEOUT, self.end())
+            .await
+            .map_err(|_| anyhow!("the server has not closed the connection within {CLOSE_TIMEOUT:?}"))?
+    }
+
+    async fn end(mut self) -> anyhow::Result<()> {
         self.client.close();
         self.flush().await?;
         self.stream.shutdown().await.context("closing")?;
@@ -129,8 +165,7 @@ impl<'a> Connection<'a> {
             }
         }
         if let Some(due) = self.due.take() {
-            let late_ms = due.elapsed().as_millis() as u64;
-            self.progress.worst_lateness_ms.fetch_max(late_ms, Ordering::Relaxed);
+            self.progress.late(due.elapsed());
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ impl Server {
             let mut subscription = stream.subscribe(64 << 20);
             let sender = sender.clone();
             tokio::spawn(async move {
-                let limits = BatchLimits { samples: 64, bytes: 1 << 20, wait: Duration::from_millis(20) };
+                let limits = BatchLimits { samples: 64, bytes: 1 << 20 };
                 let (mut batch, mut samples) = (Vec::new(), Vec::new());
                 while subscription.recv(limits, &mut batch).await {
                     for item in batch.drain(..) {
@@ -64,6 +64,7 @@ impl Server {
             speed: 0.0,
             streams,
             duration: duration_ms.map(Duration::from_millis),
+            chunk_size: CHUNK_SIZE,
         }
     }
 
@@ -166,6 +167,7 @@ async fn nonsense_is_refused_before_anything_is_sent() {
         speed,
         streams,
         duration: None,
+        chunk_size: CHUNK_SIZE,
     };
     for (options, message) in [
         (options(0, 1.0, "rtmp://h/a/b"), "no streams"),

@@ -10,7 +10,7 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use super::{
     Align, Config, Parts, RecordError, Recording,
@@ -121,15 +121,12 @@ struct Running {
     guarded: (u64, u64),
     /// Nothing is written, since the guard says so.
     halted: bool,
-    wishes: watch::Receiver<Wishes>,
-    /// What the plan was told of them.
+    /// What the plan was told of an operator's wishes.
     heeded: Wishes,
     /// Bytes of the files that were closed.
     closed_bytes: u64,
     /// Why the recording is done, if it is.
     done: Option<&'static str>,
-    /// Changes of the active versions of formats.
-    swaps: watch::Receiver<u64>,
     /// The active version, as far as it was heeded, and the one that wrote last: its hash and its label.
     heeded_version: Option<String>,
     last_version: Option<(String, String)>,
@@ -236,17 +233,10 @@ impl Run {
         let mut plan = Plan::new(policy, subscription.joined());
         plan.has_backlog(subscription.backlog_ms());
         let (guard, guarded) = (self.guard(&target.folder)?, target.folder.id);
-        let limits = BatchLimits {
-            samples: BATCH_SAMPLES,
-            bytes: BATCH_BYTES,
-            // Half for the batch, half for the way to the disk.
-            wait: self.config.flush_interval / 2,
-        };
+        let limits = BatchLimits { samples: BATCH_SAMPLES, bytes: BATCH_BYTES };
         let stop = self.stop.clone();
-        let wishes = self.recording.wishes.subscribe();
         // Splits that were asked for before are not for this run.
-        let heeded = Wishes { paused: false, ..*wishes.borrow() };
-        let swaps = self.parts.formats.changes();
+        let heeded = Wishes { paused: false, ..*self.recording.wishes.borrow() };
         let mut running = Running {
             run: self,
             target,
@@ -272,11 +262,9 @@ impl Run {
             guard,
             guarded,
             halted: false,
-            wishes,
             heeded,
             closed_bytes: 0,
             done: None,
-            swaps,
             heeded_version: None,
             last_version: None,
             cut_at: None,
@@ -364,24 +352,28 @@ impl Running {
         stop: &CancellationToken,
     ) -> Result<(), RunError> {
         let mut items = Vec::new();
+        let mut stopped = std::pin::pin!(stop.cancelled());
+        let mut wishes = Changes::of(self.run.recording.wishes.subscribe());
+        let mut swaps = Changes::of(self.run.parts.formats.changes());
         // A pause from before.
         self.heed_wishes().await?;
         let reason = loop {
             let mut wished = false;
             let end = tokio::select! {
-                more = subscription.recv(limits, &mut items) => (!more).then_some("stream-ended"),
-                () = stop.cancelled() => {
+                biased;
+                () = &mut stopped => {
                     // What has come is recorded.
                     subscription.drain(&mut items);
                     Some("stopped")
                 }
-                Ok(()) = self.wishes.changed() => {
+                () = wishes.next() => {
                     // They are about what comes after this.
                     subscription.drain(&mut items);
                     wished = true;
                     None
                 }
-                Ok(()) = self.swaps.changed() => None,
+                () = swaps.next() => None,
+                more = subscription.recv(limits, &mut items) => (!more).then_some("stream-ended"),
             };
             self.take(&mut items).await?;
             self.heed_swaps().await?;
@@ -405,8 +397,9 @@ impl Running {
 
     async fn take(&mut self, items: &mut Vec<crate::registry::Item>) -> Result<(), RunError> {
         self.heed_disk().await?;
+        let now = now();
         for item in items.drain(..) {
-            self.plan.push(item, now());
+            self.plan.push(item, now);
             self.steps().await?;
         }
         while let Err(error) = self.write().await {
@@ -423,7 +416,7 @@ impl Running {
 
     /// Does what an operator asked for.
     async fn heed_wishes(&mut self) -> Result<(), RunError> {
-        let wishes = *self.wishes.borrow_and_update();
+        let wishes = *self.run.recording.wishes.borrow();
         let before = std::mem::replace(&mut self.heeded, wishes);
         if wishes.splits != before.splits {
             self.plan.split(wishes.any_frame);
@@ -1236,6 +1229,31 @@ async fn cut_back(repairs: Repairs, orphan: Orphan, safe: bool) {
         tracing::warn!(file = %orphan.path().display(), %error, "where it goes on is not written down");
     }
     repairs.given_up(orphan.folder().clone(), orphan).await;
+}
+
+/// Changes of a value. It waits on where it left off, which is cheaper than to begin each time.
+struct Changes<T>(ReusableBoxFuture<'static, Option<watch::Receiver<T>>>);
+
+impl<T: Send + Sync + 'static> Changes<T> {
+    /// From now on.
+    fn of(value: watch::Receiver<T>) -> Self {
+        Self(ReusableBoxFuture::new(Self::wait(value)))
+    }
+
+    async fn wait(mut value: watch::Receiver<T>) -> Option<watch::Receiver<T>> {
+        value.changed().await.ok().map(|()| value)
+    }
+
+    /// The next one; never, if there are none any more. Cancel safe.
+    async fn next(&mut self) {
+        match (&mut self.0).await {
+            Some(value) => self.0.set(Self::wait(value)),
+            None => {
+                self.0.set(std::future::pending());
+                std::future::pending().await
+            }
+        }
+    }
 }
 
 /// When a file that was closed may be announced: after the one before it.

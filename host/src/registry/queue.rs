@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use super::{Gap, Item, Tracks};
 use crate::{media::Sample, sync::lock};
@@ -23,30 +23,19 @@ pub(super) struct Queue {
 pub(super) struct QueueState {
     pub(super) items: VecDeque<Item>,
     pub(super) bytes: usize,
-    pub(super) samples: usize,
-    /// When the oldest item came.
-    pub(super) since: Option<Instant>,
     /// What is being dropped, until the next key frame that finds room.
     pub(super) gap: Option<Gap>,
     /// Tracks that came while the queue was full.
     pub(super) late_tracks: Option<Arc<Tracks>>,
     /// Nobody reads any more.
     pub(super) closed: bool,
-    /// The reader sleeps until this many samples or bytes are there.
-    pub(super) wanted: (usize, usize),
     pub(super) ended: bool,
 }
 
 impl QueueState {
     pub(super) fn push(&mut self, item: Item) {
         self.bytes += item.cost();
-        self.samples += usize::from(matches!(item, Item::Sample(_)));
-        self.since.get_or_insert_with(Instant::now);
         self.items.push_back(item);
-    }
-
-    pub(super) fn is_batch(&self) -> bool {
-        self.samples >= self.wanted.0 || self.bytes >= self.wanted.1
     }
 }
 
@@ -73,7 +62,7 @@ impl Queue {
         }
         let was_empty = state.items.is_empty();
         state.push(Item::Tracks(tracks.clone()));
-        if was_empty || state.is_batch() {
+        if was_empty {
             self.readable.notify_one();
         }
     }
@@ -119,7 +108,7 @@ impl Queue {
             }
             state.push(Item::Sample(sample.clone()));
         }
-        if (was_empty && !state.items.is_empty()) || state.is_batch() {
+        if was_empty && !state.items.is_empty() {
             self.readable.notify_one();
         }
         dropped

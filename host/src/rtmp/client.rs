@@ -44,6 +44,7 @@ pub struct Target {
 pub struct Client {
     link: Link,
     target: Target,
+    chunk_size: u32,
     phase: Phase,
 }
 
@@ -68,8 +69,9 @@ enum Phase {
 }
 
 impl Client {
-    pub fn new(target: Target) -> Self {
-        Self { link: Link::client(Limits::default()), target, phase: Phase::Handshake }
+    /// A client that will send in chunks of so many bytes, 1 or more.
+    pub fn new(target: Target, chunk_size: u32) -> Self {
+        Self { link: Link::client(Limits::default()), target, chunk_size, phase: Phase::Handshake }
     }
 
     /// Takes all of the input but for the beginning of a handshake part or chunk header, which stays there.
@@ -95,6 +97,14 @@ impl Client {
     /// Whether the server has taken the stream.
     pub fn is_publishing(&self) -> bool {
         matches!(self.phase, Phase::Publishing { .. })
+    }
+
+    /// The message stream that tags are sent on, if the server has taken the stream.
+    pub fn message_stream(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Publishing { message_stream } => Some(message_stream),
+            _ => None,
+        }
     }
 
     /// Sends the body of an FLV tag; of a script data tag as the stream's metadata.
@@ -147,7 +157,7 @@ impl Client {
         };
         match (self.phase, name.as_str()) {
             (Phase::Connecting, "_result") if *transaction == CONNECT => {
-                self.link.set_chunk_size();
+                self.link.set_chunk_size(self.chunk_size);
                 let name: Value = self.target.name.as_str().into();
                 self.call("releaseStream", RELEASE_STREAM, vec![Value::Null, name.clone()]);
                 self.call("FCPublish", FC_PUBLISH, vec![Value::Null, name]);

@@ -87,11 +87,9 @@ impl Link {
     /// is the beginning of something and stays there.
     pub(super) fn receive(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, Error> {
         loop {
-            let mut rest = &input[..];
-            let message = self.read(&mut rest);
-            let taken = input.len() - rest.len();
-            input.advance(taken);
-            self.received += taken as u64;
+            let before = input.len();
+            let message = self.read(input);
+            self.received += (before - input.len()) as u64;
             let message = message.and_then(|raw| {
                 let Some(RawMessage { message_stream, message_type, timestamp_ms, payload, .. }) = raw else {
                     return Ok(None);
@@ -118,9 +116,13 @@ impl Link {
         }
     }
 
-    fn read(&mut self, input: &mut &[u8]) -> Result<Option<RawMessage>, Cause> {
+    fn read(&mut self, input: &mut BytesMut) -> Result<Option<RawMessage>, Cause> {
         if !self.established {
-            self.established = self.handshake.read(input, &mut self.output)?;
+            let mut rest = &input[..];
+            let established = self.handshake.read(&mut rest, &mut self.output);
+            let taken = input.len() - rest.len();
+            input.advance(taken);
+            self.established = established?;
         }
         if self.established { Ok(self.reader.read(input)?) } else { Ok(None) }
     }
@@ -149,9 +151,9 @@ impl Link {
     }
 
     /// Tells the peer and sends in larger chunks from here on.
-    pub(super) fn set_chunk_size(&mut self) {
-        self.control(&Message::SetChunkSize(CHUNK_BYTES));
-        self.writer.set_chunk_size(CHUNK_BYTES);
+    pub(super) fn set_chunk_size(&mut self, bytes: u32) {
+        self.control(&Message::SetChunkSize(bytes));
+        self.writer.set_chunk_size(bytes);
     }
 
     pub(super) fn send(

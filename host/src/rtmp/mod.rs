@@ -33,6 +33,7 @@ mod metadata;
 mod output;
 pub mod server;
 pub mod session;
+mod socket;
 pub mod tag;
 
 #[cfg(test)]

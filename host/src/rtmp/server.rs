@@ -1,12 +1,16 @@
 //! Listens for publishers: the only RTMP sockets of the server. One task a connection, which owns the socket
 //! and drives a [`Session`]; it reads no further while the registry holds the publisher back, so that TCP
 //! does.
+//!
+//! Media gathers in the socket, where it costs nothing: a live stream is read in rounds, or when much has come (see
+//! [`socket`](super::socket)). What is read goes to the disk in one piece.
 
 use std::{
     collections::HashMap,
     future::pending,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,7 +19,7 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -23,18 +27,25 @@ use super::{
     Declared, Error, Event, Limits, Session,
     chunk::Unfinished,
     event::{PublishRequest, track_id},
+    socket::{Rounds, receive, set_low_water},
 };
 use crate::{
     ingest::{self, Ingest, Watch},
     media::{Kind, Sample},
-    registry::{self, Publisher, Registry, Source},
+    registry::{self, LiveStream, Publisher, Registry, Source},
     sync::lock,
 };
 
-/// Read buffer of a connection.
-const READ_BYTES: usize = 64 << 10;
-/// More than a session ever leaves in the read buffer.
-const REST_BYTES: usize = 2 << 10;
+/// What wakes the reader of a live stream before its round.
+const LOW_WATER: u32 = 128 << 10;
+/// What is read of live streams stays where it is, in blocks: of this size, of the other one where much comes. A block
+/// lives as long as the last sample in it.
+const BLOCK_BYTES: usize = 128 << 10;
+const BIG_BLOCK_BYTES: usize = 512 << 10;
+/// A block without room for so much is full.
+const FULL_BYTES: usize = 8 << 10;
+/// Read buffer of a connection without a stream.
+const READ_BYTES: usize = 16 << 10;
 /// How long a connection that we end stays open for the peer to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// Pause after the system has refused us a socket, most likely for want of file descriptors.
@@ -54,17 +65,20 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Longest time for the peer to take what we answer.
     pub write_timeout: Duration,
+    /// How long media gathers in the socket before it is read, unless much comes.
+    pub gather: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            max_connections: 1000,
+            max_connections: 4000,
             handshake_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
+            gather: Duration::from_millis(200),
         }
     }
 }
@@ -81,6 +95,7 @@ pub async fn serve(
     let settings = Arc::new(settings);
     let places = Places::new(settings.max_connections);
     let connections = TaskTracker::new();
+    let rounds = Rounds::new(settings.gather);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -101,10 +116,27 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection =
-            serve_one(stream, peer, registry.clone(), ingest.clone(), settings.clone(), shutdown.clone());
+        let connection = Connection {
+            near: stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+            stream,
+            peer,
+            session: Session::new(settings.limits),
+            registry: registry.clone(),
+            ingest: ingest.clone(),
+            settings: settings.clone(),
+            shutdown: shutdown.clone(),
+            rounds,
+            told: told(shutdown.clone(), None),
+            live: None,
+            watch: None,
+            batch: Vec::new(),
+            opened: Instant::now(),
+            heard: Instant::now(),
+            was_filled: false,
+            streamless: None,
+        };
         connections.spawn(async move {
-            connection.await;
+            connection.serve().await;
             drop(place);
         });
     }
@@ -200,46 +232,23 @@ enum Fault {
     Stopping,
 }
 
-async fn serve_one(
-    stream: TcpStream,
-    peer: SocketAddr,
-    registry: Registry,
-    ingest: Ingest,
-    settings: Arc<Settings>,
-    shutdown: CancellationToken,
-) {
-    let opened = Instant::now();
-    let near = stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-    let session = Session::new(settings.limits);
-    let mut connection = Connection {
-        stream,
-        peer,
-        near,
-        session,
-        registry,
-        ingest,
-        settings,
-        shutdown,
-        live: None,
-        watch: None,
-        batch: Vec::new(),
-        opened,
-        streamless: None,
-    };
-    tracing::debug!(%peer, "RTMP connection");
-    let fault = connection.run().await.err();
-    let name = connection.name().to_owned();
-    connection.end_stream(fault.as_ref().map_or("the connection was closed", |_| "the connection failed"));
-    match &fault {
-        None => tracing::debug!(%peer, bytes = connection.session.position(), "RTMP connection closed"),
-        Some(fault @ (Fault::ShutDown | Fault::Stopping)) => {
-            tracing::info!(%peer, stream = name, "RTMP connection closed: {fault}");
+type Told = Pin<Box<dyn Future<Output = Fault> + Send>>;
+
+/// Resolves when we are to end the connection. One future for all waits of a stream: to begin a wait is dearer than to go
+/// on with one.
+fn told(shutdown: CancellationToken, stream: Option<Arc<LiveStream>>) -> Told {
+    Box::pin(async move {
+        let closed = async {
+            match &stream {
+                Some(stream) => stream.closed().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => Fault::Stopping,
+            () = closed => Fault::ShutDown,
         }
-        Some(fault) => tracing::warn!(%peer, stream = name, "RTMP connection failed: {fault}"),
-    }
-    if let Some(Fault::Protocol(_) | Fault::ShutDown | Fault::Stopping) = fault {
-        connection.linger().await;
-    }
+    })
 }
 
 struct Connection {
@@ -251,26 +260,49 @@ struct Connection {
     ingest: Ingest,
     settings: Arc<Settings>,
     shutdown: CancellationToken,
+    rounds: Rounds,
+    /// See [`told`]. Made anew with each stream.
+    told: Told,
     live: Option<Publisher>,
     /// Who tells of the live stream.
     watch: Option<Watch>,
     /// Samples of the last read that are not with the publisher yet.
     batch: Vec<Sample>,
     opened: Instant,
+    /// When the last byte came.
+    heard: Instant,
+    /// The last read was of as much as there was room for.
+    was_filled: bool,
     /// When the handshake ended, or the last stream did.
     streamless: Option<Instant>,
 }
 
 impl Connection {
+    async fn serve(mut self) {
+        let peer = self.peer;
+        tracing::debug!(%peer, "RTMP connection");
+        let fault = self.run().await.err();
+        let name = self.name().to_owned();
+        self.end_stream(fault.as_ref().map_or("the connection was closed", |_| "the connection failed"));
+        match &fault {
+            None => tracing::debug!(%peer, bytes = self.session.position(), "RTMP connection closed"),
+            Some(fault @ (Fault::ShutDown | Fault::Stopping)) => {
+                tracing::info!(%peer, stream = name, "RTMP connection closed: {fault}");
+            }
+            Some(fault) => tracing::warn!(%peer, stream = name, "RTMP connection failed: {fault}"),
+        }
+        if let Some(Fault::Protocol(_) | Fault::ShutDown | Fault::Stopping) = fault {
+            self.linger().await;
+        }
+    }
+
     /// Serves until the peer closes the connection.
     async fn run(&mut self) -> Result<(), Fault> {
         self.stream.set_nodelay(true)?;
-        let mut input = BytesMut::with_capacity(READ_BYTES);
+        let mut input = BytesMut::new();
         loop {
-            // Moves the rest to the front; allocates nothing.
-            input.reserve(READ_BYTES - REST_BYTES);
             if self.read(&mut input).await? == 0 {
-                return self.ended(&input);
+                return self.ended(input.len());
             }
             self.take(&mut input).await?;
             self.flush().await?;
@@ -278,8 +310,8 @@ impl Connection {
     }
 
     /// The peer closed the connection: between two messages, if all is well.
-    fn ended(&self, rest: &BytesMut) -> Result<(), Fault> {
-        let bytes = self.session.position() + rest.len() as u64;
+    fn ended(&self, rest: usize) -> Result<(), Fault> {
+        let bytes = self.session.position() + rest as u64;
         match self.session.unfinished() {
             Some(message) => Err(Fault::InMessage(message)),
             None if bytes > 0 && !self.session.is_established() => Err(Fault::InHandshake(bytes)),
@@ -287,6 +319,22 @@ impl Connection {
         }
     }
 
+    /// Makes room for input. What was not taken the last time is the beginning of a part of the handshake, or of a header.
+    fn make_room(&mut self, input: &mut BytesMut) {
+        let room = input.capacity() - input.len();
+        let (full, block) = match (&self.live, self.was_filled) {
+            (None, _) => (1, READ_BYTES),
+            (Some(_), false) => (FULL_BYTES, BLOCK_BYTES),
+            (Some(_), true) => (FULL_BYTES, BIG_BLOCK_BYTES),
+        };
+        if room < full {
+            let mut fresh = BytesMut::with_capacity(block);
+            fresh.extend_from_slice(input);
+            *input = fresh;
+        }
+    }
+
+    /// Waits for input, and adds it. Returns how much came; 0: the connection's end.
     async fn read(&mut self, input: &mut BytesMut) -> Result<usize, Fault> {
         let Settings { handshake_timeout, publish_timeout, idle_timeout, .. } = *self.settings;
         let now = Instant::now();
@@ -298,23 +346,34 @@ impl Connection {
         } else {
             None
         };
-        let idle = (now + idle_timeout, Fault::Idle(idle_timeout));
+        let idle = (self.heard + idle_timeout, Fault::Idle(idle_timeout));
         let (deadline, fault) = match limit {
             // A peer that never stops sending would not be seen to be late by a timeout of the read.
             Some((deadline, fault)) if deadline <= now => return Err(fault),
             Some(limit) if limit.0 <= idle.0 => limit,
             _ => idle,
         };
-        let closed = async {
-            match &self.live {
-                Some(publisher) => publisher.stream().closed().await,
-                None => pending().await,
+        loop {
+            let look_at = match self.live {
+                Some(_) => self.rounds.next(Instant::now()).min(deadline),
+                None => deadline,
+            };
+            let is_ready = tokio::select! {
+                ready = self.stream.readable() => ready.map(|()| true)?,
+                () = tokio::time::sleep_until(look_at) => false,
+                fault = &mut self.told => return self.stop(fault),
+            };
+            self.make_room(input);
+            match receive(&self.stream, is_ready, input) {
+                Ok(bytes) => {
+                    self.heard = Instant::now();
+                    self.was_filled = input.len() == input.capacity() && bytes >= BLOCK_BYTES / 2;
+                    return Ok(bytes);
+                }
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+                Err(_) if Instant::now() >= deadline => return Err(fault),
+                Err(_) => {}
             }
-        };
-        tokio::select! {
-            read = timeout_at(deadline, self.stream.read_buf(input)) => Ok(read.map_err(|_| fault)??),
-            () = closed => self.stop(Fault::ShutDown),
-            () = self.shutdown.cancelled() => self.stop(Fault::Stopping),
         }
     }
 
@@ -416,8 +475,10 @@ impl Connection {
                 tracing::info!(%peer, stream = name, ?app, ?kind, ?user_agent, "stream published");
                 self.session.remember(publisher.remembered());
                 self.watch = Some(self.ingest.watch(publisher.stream()));
+                self.told = told(self.shutdown.clone(), Some(publisher.stream().clone()));
                 self.live = Some(publisher);
                 self.session.accept_publish();
+                set_low_water(&self.stream, LOW_WATER)?;
             }
             Err(error) => {
                 tracing::warn!(%peer, "refused a stream: {error}");
@@ -433,13 +494,11 @@ impl Connection {
             self.batch.clear();
             return Ok(());
         };
-        let stream = publisher.stream().clone();
         let fault = tokio::select! {
             biased;
             // Given up while it is held back, it has taken nothing.
             () = publisher.send(&mut self.batch) => return Ok(()),
-            () = self.shutdown.cancelled() => Fault::Stopping,
-            () = stream.closed() => Fault::ShutDown,
+            fault = &mut self.told => fault,
         };
         self.stop(fault)
     }
@@ -456,6 +515,10 @@ impl Connection {
     fn end_stream(&mut self, reason: &str) {
         let Some(publisher) = self.live.take() else { return };
         self.streamless = Some(Instant::now());
+        if let Err(error) = set_low_water(&self.stream, 1) {
+            // What follows would be read late, if at all.
+            tracing::warn!(peer = %self.peer, %error, "SO_RCVLOWAT");
+        }
         let stream = publisher.stream();
         let (video, audio) = (stream.stats(track_id(Kind::Video)), stream.stats(track_id(Kind::Audio)));
         tracing::info!(
@@ -484,7 +547,7 @@ impl Connection {
         let farewell = async {
             self.flush().await.ok()?;
             self.stream.shutdown().await.ok()?;
-            let mut ignored = BytesMut::with_capacity(READ_BYTES);
+            let mut ignored = BytesMut::with_capacity(4 << 10);
             while self.stream.read_buf(&mut ignored).await.ok()? > 0 {
                 ignored.clear();
             }

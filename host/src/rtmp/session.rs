@@ -12,7 +12,7 @@ use super::{
     clock::Clock,
     error::Cause,
     event::{ConnectInfo, PublishKind, PublishRequest, Repair, SkipReason, Skipped, Skips, track_id},
-    link::{COMMANDS, Incoming, Link, WINDOW_BYTES},
+    link::{CHUNK_BYTES, COMMANDS, Incoming, Link, WINDOW_BYTES},
     message::{self, BandwidthLimit, Command, Message, UserControl},
     tag,
 };
@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// Takes the input, but for the beginning of a handshake part or chunk header at its end, and what comes
-    /// after a command that makes an [`Event::Publish`]: call again after the answer.
+    /// after a command that makes an [`Event::Publish`]: call again after the answer. Samples share the input's memory.
     pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), Error> {
         while !matches!(self.phase, Phase::Asked { .. })
             && let Some(incoming) = self.link.receive(input)?
@@ -293,6 +293,8 @@ impl Session {
         if let Err(error) = checked {
             return self.skip(timestamp_ms, SkipReason::SequenceHeader(error));
         }
+        // It lives as long as the stream, and is not to keep what came with it.
+        let config = Bytes::copy_from_slice(&config);
         *known = Some(config.clone());
         if kind == Kind::Video {
             self.stream.length_bytes = annex_b::length_bytes(&config);
@@ -393,7 +395,7 @@ impl Session {
             window_bytes: WINDOW_BYTES,
             limit: BandwidthLimit::Dynamic,
         });
-        self.link.set_chunk_size();
+        self.link.set_chunk_size(CHUNK_BYTES);
         let properties =
             amf0::object([("fmsVer", SERVER_VERSION.into()), ("capabilities", CAPABILITIES.into())]);
         let mut info = information("status", "NetConnection.Connect.Success", "connected");

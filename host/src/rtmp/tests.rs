@@ -94,7 +94,7 @@ impl Peer {
     fn answers(&mut self) -> Vec<(u32, Message)> {
         let remaining = self.session.output().remaining();
         self.answers.extend_from_slice(&self.session.output().copy_to_bytes(remaining));
-        let mut input = &self.answers[..];
+        let mut input = BytesMut::from(&self.answers[..]);
         let mut messages = Vec::new();
         while let Some(raw) = self.reader.read(&mut input).unwrap() {
             let message = Message::read(raw.message_type, raw.payload, Limits::default().amf0).unwrap();
@@ -221,11 +221,10 @@ fn a_publish_of_ffmpeg_gives_the_samples_of_the_file() {
 #[test]
 fn our_client_and_our_server_agree() {
     let mut server = Session::new(Limits::default());
-    let mut client = Client::new(Target {
-        tc_url: "rtmp://localhost/live".into(),
-        app: "live".into(),
-        name: "cam1?key=secret".into(),
-    });
+    let mut client = Client::new(
+        Target { tc_url: "rtmp://localhost/live".into(), app: "live".into(), name: "cam1?key=secret".into() },
+        65_536,
+    );
     let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
     let mut events = Vec::new();
     let mut tags = tags(CLIP).into_iter();
@@ -266,7 +265,8 @@ fn our_client_and_our_server_agree() {
 #[test]
 fn our_client_says_who_refused_what() {
     let mut server = Session::new(Limits::default());
-    let mut client = Client::new(Target { tc_url: "".into(), app: "live".into(), name: "cam1".into() });
+    let mut client =
+        Client::new(Target { tc_url: "".into(), app: "live".into(), name: "cam1".into() }, 65_536);
     let mut bytes = BytesMut::new();
     let error = loop {
         let remaining = client.output().remaining();

@@ -1,6 +1,6 @@
 //! Puts messages together from chunks.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{DEFAULT_CHUNK_SIZE, EXTENDED, Error, RawMessage};
 use crate::rtmp::{Limits, error::Place, message::kind};
@@ -10,7 +10,8 @@ const RESERVE_BYTES: usize = 256 << 10;
 
 /// Reads chunks. Applies Set Chunk Size and Abort by itself, since they change how the next byte is read.
 ///
-/// A payload is copied once, from the input into memory of its own, which it then keeps.
+/// A message that the input has in one go is put together in place and shares the input's memory. Of others each byte is
+/// copied, into memory of their own.
 #[derive(Debug)]
 pub struct ChunkReader {
     limits: Limits,
@@ -36,7 +37,7 @@ struct ChunkStream {
     /// Extended timestamp of the last header that had a timestamp field.
     extended: Option<u32>,
     /// What has come of the message; empty between messages.
-    partial: Vec<u8>,
+    partial: BytesMut,
 }
 
 /// A chunk header as it was on the wire.
@@ -97,27 +98,80 @@ impl ChunkReader {
 
     /// Takes bytes off the input until a message is whole. `None` wants more input; what is left of it then
     /// is part of a header, at most 17 bytes, and has to be given again.
-    pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<RawMessage>, Error> {
+    pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<RawMessage>, Error> {
         loop {
             let (index, missing) = match self.current.take() {
                 Some(current) => current,
                 None => match self.header(input)? {
                     Some(header) => {
-                        *input = &input[header.size..];
+                        input.advance(header.size);
                         self.start_chunk(&header)?
                     }
                     None => return Ok(None),
                 },
             };
-            let (bytes, rest) = input.split_at(missing.min(input.len()));
-            *input = rest;
-            self.append(index, bytes)?;
-            if bytes.len() < missing {
-                self.current = Some((index, missing - bytes.len()));
+            let stream = &self.streams[index];
+            if stream.partial.is_empty() {
+                if let Some(payload) = self.in_place(index, missing, input)? {
+                    return self.finish(index, payload).map(Some);
+                }
+            } else {
+                let len = missing.min(input.len());
+                self.append(index, &input[..len])?;
+                input.advance(len);
+                if len < missing {
+                    self.current = Some((index, missing - len));
+                } else if self.streams[index].partial.len() == self.streams[index].length {
+                    let payload = self.take_partial(index).freeze();
+                    return self.finish(index, payload).map(Some);
+                }
+            }
+            if self.current.is_some() {
                 return Ok(None);
             }
-            if self.streams[index].partial.len() == self.streams[index].length {
-                return self.finish(index).map(Some);
+        }
+    }
+
+    /// Puts a message together at the front of the input, of whose first chunk so many bytes of payload are missing.
+    ///
+    /// ```text
+    /// payload so far │ headers that were taken out │ next chunk ……
+    /// 0              done                          at
+    /// ```
+    ///
+    /// `None`: the input ends before, or goes on with another chunk stream. Then what has come of the message was copied.
+    fn in_place(
+        &mut self,
+        index: usize,
+        mut missing: usize,
+        input: &mut BytesMut,
+    ) -> Result<Option<Bytes>, Error> {
+        let length = self.streams[index].length;
+        let (mut done, mut at) = (0, 0);
+        loop {
+            let len = missing.min(input.len() - at);
+            if at > done {
+                input.copy_within(at..at + len, done);
+            }
+            (done, at) = (done + len, at + len);
+            if done == length {
+                let payload = input.split_to(done).freeze();
+                input.advance(at - done);
+                return Ok(Some(payload));
+            }
+            let next = if len == missing { self.header(&input[at..])? } else { None };
+            match next {
+                // As the message has begun it says nothing but that it goes on.
+                Some(header) if header.fmt == 3 && header.index == Some(index) => {
+                    at += header.size;
+                    missing = self.chunk_size.min(length - done);
+                }
+                _ => {
+                    self.current = (len < missing).then_some((index, missing - len));
+                    self.append(index, &input[..done])?;
+                    input.advance(at);
+                    return Ok(None);
+                }
             }
         }
     }
@@ -248,7 +302,7 @@ impl ChunkReader {
             timestamp_ms: 0,
             delta_ms: 0,
             extended: None,
-            partial: Vec::new(),
+            partial: BytesMut::new(),
         });
         Ok(self.streams.len() - 1)
     }
@@ -259,25 +313,27 @@ impl ChunkReader {
         let capacity = partial.capacity();
         if needed > capacity {
             let wanted = needed.max(2 * capacity).max(RESERVE_BYTES).min(*length);
-            if self.in_progress - capacity + wanted > self.limits.bytes_in_progress {
+            let in_progress = self.in_progress - capacity + wanted;
+            if in_progress > self.limits.bytes_in_progress {
                 return Err(Error::BytesInProgress { limit: self.limits.bytes_in_progress });
             }
-            partial.reserve_exact(wanted - partial.len());
-            self.in_progress += partial.capacity() - capacity;
+            let mut grown = BytesMut::with_capacity(wanted);
+            grown.extend_from_slice(partial);
+            *partial = grown;
+            self.in_progress = in_progress;
         }
         partial.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn finish(&mut self, index: usize) -> Result<RawMessage, Error> {
-        let payload = self.take_partial(index);
+    fn finish(&mut self, index: usize, payload: Bytes) -> Result<RawMessage, Error> {
         let stream = &self.streams[index];
         let message = RawMessage {
             chunk_stream: stream.id,
             message_stream: stream.message_stream,
             message_type: stream.message_type,
             timestamp_ms: stream.timestamp_ms,
-            payload: Bytes::from(payload),
+            payload,
         };
         match message.message_type {
             kind::SET_CHUNK_SIZE => match control(&message.payload)? {
@@ -295,7 +351,7 @@ impl ChunkReader {
         Ok(message)
     }
 
-    fn take_partial(&mut self, index: usize) -> Vec<u8> {
+    fn take_partial(&mut self, index: usize) -> BytesMut {
         let partial = std::mem::take(&mut self.streams[index].partial);
         self.in_progress -= partial.capacity();
         partial

@@ -1,4 +1,4 @@
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
@@ -10,7 +10,7 @@ fn message(chunk_stream: u32, message_type: u8, timestamp_ms: u32, payload: &[u8
 }
 
 fn read_all(reader: &mut ChunkReader, input: &[u8]) -> Result<Vec<RawMessage>, Error> {
-    let mut input = input;
+    let mut input = BytesMut::from(input);
     let mut messages = Vec::new();
     while let Some(message) = reader.read(&mut input)? {
         messages.push(message);
@@ -23,16 +23,14 @@ fn read_all(reader: &mut ChunkReader, input: &[u8]) -> Result<Vec<RawMessage>, E
 fn read_in_steps(input: &[u8], steps: &[usize]) -> Result<Vec<RawMessage>, Error> {
     let mut reader = ChunkReader::new(Limits::default());
     let mut steps = steps.iter().cycle();
-    let (mut pending, mut rest, mut messages) = (Vec::new(), input, Vec::new());
+    let (mut pending, mut rest, mut messages) = (BytesMut::new(), input, Vec::new());
     while !rest.is_empty() {
         let (step, after) = rest.split_at(rest.len().min(*steps.next().unwrap()));
         pending.extend_from_slice(step);
         rest = after;
-        let mut input = &pending[..];
-        while let Some(message) = reader.read(&mut input)? {
+        while let Some(message) = reader.read(&mut pending)? {
             messages.push(message);
         }
-        pending = input.to_vec();
     }
     assert!(pending.is_empty());
     Ok(messages)
@@ -238,11 +236,36 @@ fn the_largest_message_takes_exactly_its_size() {
     let mut writer = ChunkWriter::default();
     let expected = message(6, 9, 0, &vec![5; 8 << 20]);
     writer.write(expected.clone(), &mut out);
-    let mut reader = ChunkReader::new(Limits::default());
-    let messages = read_all(&mut reader, &drain(&mut out)).unwrap();
+    let messages = read_in_steps(&drain(&mut out), &[64 << 10]).unwrap();
     assert_eq!(messages, [expected]);
     let [RawMessage { payload, .. }] = messages.try_into().unwrap();
     assert_eq!(Vec::from(payload).capacity(), 8 << 20);
+}
+
+#[test]
+fn a_message_that_is_there_is_not_copied() {
+    // In three chunks, whose headers are taken out in place, behind one that is whole.
+    let payload: Vec<u8> = (0..307).map(|i| i as u8).collect();
+    let bytes = [
+        &head(5, 0, 3, 8)[..],
+        &[1, 2, 3],
+        &head(4, 1000, 307, 9),
+        &payload[..128],
+        &[0xc4],
+        &payload[128..256],
+        &[0xc4],
+        &payload[256..],
+        &[0xc4],
+    ];
+    let mut input = BytesMut::from(&bytes.concat()[..]);
+    let memory = input.as_ptr_range();
+    let mut reader = ChunkReader::new(Limits::default());
+    for expected in [&[1, 2, 3], &payload[..]] {
+        let message = reader.read(&mut input).unwrap().unwrap();
+        assert_eq!(message.payload, expected);
+        assert!(memory.contains(&message.payload.as_ptr()));
+    }
+    assert_eq!(reader.read(&mut input).unwrap(), None);
 }
 
 fn messages() -> impl Strategy<Value = Vec<RawMessage>> {

@@ -56,8 +56,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const MAX_STEPS: usize = 512;
 const MAX_BYTES: u64 = 8 << 20;
 /// Payload that all writers keep together, and what each may keep however many they are.
-const ALL_BYTES: u64 = 256 << 20;
-const MIN_BYTES: u64 = 512 << 10;
+const ALL_BYTES: u64 = 32 << 20;
+const MIN_BYTES: u64 = 64 << 10;
 /// Calls of the host that a writer keeps.
 const MAX_CALLS: usize = 256;
 /// Largest head, and largest bundle, in bytes.

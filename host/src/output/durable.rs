@@ -250,6 +250,13 @@ impl Durable {
 }
 
 impl SyncPoint for Durable {
+    fn start(&self) {
+        let state = lock(&self.state);
+        if state.dirty {
+            state.outputs.iter().for_each(|output| output.file.start_writeback());
+        }
+    }
+
     fn sync_point(&self) {
         // The segment finds the error with its next call.
         let _ = self.sync();

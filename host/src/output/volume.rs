@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, Weak, mpsc},
+    thread::Thread,
     time::{Duration, Instant},
 };
 
@@ -18,10 +19,17 @@ const MAX_QUEUED: usize = 64 << 20;
 const SLOW_JOBS: usize = 8;
 const LONG_JOBS: usize = 2;
 
+/// How long the thread of a volume lets work that nobody waits for come together. To wake it for each piece costs more
+/// than the piece.
+const GATHER: Duration = Duration::from_millis(5);
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// What is to be made durable at intervals, as long as it lives.
 pub trait SyncPoint: Send + Sync {
+    /// Lets the disk begin with what has been written. Waits for nothing.
+    fn start(&self);
+
     /// Makes durable what has been written. Keeps its errors for its owner.
     fn sync_point(&self);
 }
@@ -63,6 +71,8 @@ impl Volumes {
 #[derive(Clone, Debug)]
 pub struct Volume {
     jobs: mpsc::Sender<Job>,
+    /// Who does them.
+    thread: Thread,
     room: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     long: Arc<Semaphore>,
@@ -79,11 +89,8 @@ impl std::fmt::Debug for dyn SyncPoint {
 impl Volume {
     fn start(device: u64, sync_interval: Option<Duration>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        std::thread::Builder::new().name(format!("disk-{device:x}")).spawn(move || {
-            for job in queue {
-                job();
-            }
-        })?;
+        let thread = std::thread::Builder::new().name(format!("disk-{device:x}"));
+        let thread = thread.spawn(move || work(&queue))?.thread().clone();
         let syncs = match sync_interval {
             None => None,
             Some(interval) => {
@@ -95,6 +102,7 @@ impl Volume {
         };
         Ok(Self {
             jobs,
+            thread,
             room: Arc::new(Semaphore::new(MAX_QUEUED)),
             slow: Arc::new(Semaphore::new(SLOW_JOBS)),
             long: Arc::new(Semaphore::new(LONG_JOBS)),
@@ -115,6 +123,7 @@ impl Volume {
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, result) = oneshot::channel();
         self.send(Box::new(move || drop(done.send(work()))));
+        self.thread.unpark();
         result.await.expect("the volume's thread outlives its jobs")
     }
 
@@ -157,14 +166,26 @@ impl Volume {
     }
 }
 
-/// Syncs everything, one after the other, again and again. A round begins three quarters of the interval after the
-/// one before, so that what comes just behind its turn is durable within about the interval. All in one go is
-/// also cheapest: the first sync of a round writes the file system's own journal for the others.
+/// Does a volume's work, in order, as long as anybody can give it any.
+fn work(queue: &mpsc::Receiver<Job>) {
+    while let Ok(job) = queue.recv() {
+        job();
+        queue.try_iter().for_each(|job| job());
+        std::thread::park_timeout(GATHER);
+    }
+}
+
+/// Syncs everything, one after the other, again and again. What comes just behind its turn waits for the next one, so
+/// that a round begins earlier the longer the last one took, to be durable within the interval all the same.
+///
+/// All in one go is cheapest: the disk has begun with everything when the first sync waits, and that writes the file
+/// system's own journal for the others.
 fn sync_rounds(interval: Duration, new: &mpsc::Receiver<Weak<dyn SyncPoint>>) {
-    let pause = interval * 3 / 4;
+    let (shortest, longest) = (interval / 2, interval * 19 / 20);
+    let mut took = Duration::ZERO;
     let mut points: Vec<Weak<dyn SyncPoint>> = Vec::new();
     loop {
-        let next = Instant::now() + pause;
+        let next = Instant::now() + longest.saturating_sub(took * 5 / 4).max(shortest);
         loop {
             match new.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(point) => points.push(point),
@@ -172,7 +193,10 @@ fn sync_rounds(interval: Duration, new: &mpsc::Receiver<Weak<dyn SyncPoint>>) {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
+        let begun = Instant::now();
         points.retain(|point| point.strong_count() > 0);
+        points.iter().filter_map(Weak::upgrade).for_each(|point| point.start());
         points.iter().filter_map(Weak::upgrade).for_each(|point| point.sync_point());
+        took = begun.elapsed();
     }
 }

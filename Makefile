@@ -6,10 +6,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests build demo run check test e2e power-cut disks kill-test soak fuzz bench clean
+.PHONY: help setup guests build demo run check test e2e power-cut disks kill-test soak fuzz bench bench-peers clean
 
 help: ## List these
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what builds and tests need (Debian, rustup); quick when it is there
 	@tests/setup.sh
@@ -56,6 +56,10 @@ fuzz: setup ## Fuzz what comes from outside for FUZZ_SECONDS (3600)
 
 bench: setup ## What components and closing cost: calls, formats beside native code, FFmpeg, loading
 	$(CARGO) bench -p reelwright --bench bench
+
+bench-peers: ## Reelwright beside nginx and FFmpeg, on the same streams: half an hour, to target/bench-peers
+	@tests/setup.sh --peers
+	$(CARGO) bench -p reelwright --bench peers -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

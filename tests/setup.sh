@@ -2,7 +2,7 @@
 # Puts a Debian 12 machine with rustup's stable toolchain in order, for builds and for all tests: `make setup`.
 #
 # It installs only what is missing, says what, and does nothing at all the next time. Needs root or sudo
-# for packages, and the network once.
+# for packages, and the network once. With --peers also what `make bench-peers` compares with.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -22,6 +22,11 @@ type -P cargo rustc >/dev/null ||
     die "there is no Rust here; get rustup's stable toolchain from https://rustup.rs, then run this again"
 
 # Done before, by this script, for this compiler?
+peers=
+if [[ ${1:-} == --peers ]]; then
+    peers=1
+    stamp=$root/target/setup-peers.stamp
+fi
 key=$({ cat "${BASH_SOURCE[0]}" && rustc -vV && echo "${REELWRIGHT_GUEST_TOOLCHAIN:-}"; } | sha256sum)
 if [[ -f $stamp && $(<"$stamp") == "$key" ]]; then
     exit 0
@@ -123,6 +128,19 @@ if [[ ! -d $sysroot/lib/rustlib/wasm32-wasip2 || ${REELWRIGHT_GUEST_TOOLCHAIN:-}
             cargo install --quiet --locked --root "$tools" wasm-component-ld ||
                 die "cargo could not install wasm-component-ld; it is in crates.io"
         fi
+    fi
+fi
+
+# 4. Other recorders.
+if [[ $peers && ! -e /usr/lib/nginx/modules/ngx_rtmp_module.so ]]; then
+    # Nobody wants its web server started.
+    as_root=()
+    ((EUID == 0)) || as_root=(sudo)
+    policy=/usr/sbin/policy-rc.d
+    [[ -e $policy ]] || "${as_root[@]}" install -m 755 <(printf '#!/bin/sh\nexit 101\n') "$policy"
+    apt_install nginx libnginx-mod-rtmp
+    if [[ $(<"$policy") == *'exit 101' ]]; then
+        "${as_root[@]}" rm -f "$policy"
     fi
 fi
 

@@ -1,0 +1,137 @@
+//! `make bench-peers`: Reelwright beside other recorders, on the same streams, in one run. It takes half an hour and
+//! writes tables and a plot to `target/bench-peers`.
+//!
+//! - [`plan`]: which servers record what, in which order
+//! - [`servers`]: starts and stops them
+//! - [`floor`]: a program that only receives and writes, for comparison
+//! - [`usage`]: what a process has used
+//! - [`check`]: whether the files hold what was sent
+//! - [`delay`]: from a sample's time to its being in the file
+//! - [`report`]: tables, ratios and the plot
+//!
+//! ```text
+//! make bench-peers ARGS='--only "reelwright-flv;nginx" --cells 200 --rounds 1 --window 5'
+//! ```
+
+mod check;
+mod delay;
+mod floor;
+mod media;
+mod plan;
+mod report;
+mod servers;
+mod usage;
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+
+use plan::{Cell, Options};
+use report::Run;
+use servers::{Kind, Server};
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [mode, folder] = &arguments[..]
+        && mode == "--floor"
+    {
+        return floor::run(folder.as_ref());
+    }
+    let options = Options::parse(&arguments)?;
+    let folder = root().join("target/bench-peers");
+    fs::create_dir_all(&folder)?;
+    raise_files()?;
+    let mut log = fs::File::create(folder.join("runs.jsonl"))?;
+    let mut runs = Vec::new();
+    let begun = Instant::now();
+    for round in 0..options.rounds {
+        for cell in plan::cells(&options) {
+            for kind in plan::servers(&cell, &options, round) {
+                eprint!("round {} of {}: {} {kind} … ", round + 1, options.rounds, cell.name);
+                let run = record(&cell, kind, round, &folder)
+                    .with_context(|| format!("{} {kind}, round {round}", cell.name))?;
+                eprintln!("{}", run.in_short());
+                writeln!(log, "{}", serde_json::to_string(&run)?)?;
+                runs.push(run);
+            }
+        }
+    }
+    let text = report::markdown(&runs, begun.elapsed());
+    fs::write(folder.join("report.md"), &text)?;
+    fs::write(folder.join("report.svg"), report::plot(&runs))?;
+    println!("{text}");
+    eprintln!("written to {}", folder.display());
+    match runs.iter().filter(|run| run.void.is_some()).count() {
+        0 => Ok(()),
+        void => bail!("{void} of {} runs are void: see the report", runs.len()),
+    }
+}
+
+/// The workspace.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// One server records one cell once.
+fn record(cell: &Cell, kind: Kind, round: usize, folder: &std::path::Path) -> anyhow::Result<Run> {
+    let clip = media::clip(cell.media)?;
+    let home = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
+    let mut server = Server::start(kind, cell, home.path())?;
+    let idle = server.usage()?;
+    let watch = (cell.measures_delay && kind.is_flv()).then(|| delay::Watch::start(server.files(8)));
+    let begun = Instant::now();
+    let mut publish = Command::new(env!("CARGO_BIN_EXE_reelwright"));
+    publish.arg("publish").arg(&clip).arg(server.url());
+    publish.args(["--streams", &cell.streams.to_string()]);
+    publish.args(["--duration", &cell.seconds.to_string(), "--chunk-size", &cell.chunk_size.to_string()]);
+    publish.args(["--speed", if cell.is_paced { "1" } else { "0" }]);
+    let sender = publish.env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (said, sender) = usage::wait(sender)?;
+    let took = begun.elapsed();
+    if !sender.success {
+        bail!("publishing: {said}");
+    }
+    let rss = server.usage()?.rss_kib;
+    server.finish(Duration::from_secs(60))?;
+    let used = server.usage()?;
+    let watched = watch.map(delay::Watch::stop);
+    let sent = report::Sent::parse(&said).with_context(|| format!("{said:?}"))?;
+    let files = server.media()?;
+    let void = check::fault(cell, kind, &sent, &files, folder)?;
+    let delays = match (&watched, sent.begin_us) {
+        (Some(watched), Some(begin_us)) => Some(watched.delays(begin_us, sent.spread_us)?),
+        _ => None,
+    };
+    let bytes = files.iter().map(|file| fs::metadata(file).map(|file| file.len())).sum::<Result<u64, _>>()?;
+    drop(server);
+    Ok(Run {
+        cell: cell.name.into(),
+        server: kind.to_string(),
+        round,
+        streams: cell.streams,
+        media_seconds: cell.seconds * cell.streams as f64,
+        seconds: took.as_secs_f64(),
+        used: used.since(&idle),
+        rss_kib: rss,
+        idle_rss_kib: idle.rss_kib,
+        sender_cpu: sender.cpu,
+        sent,
+        bytes,
+        delays,
+        void,
+    })
+}
+
+/// As many open files as the system gives.
+fn raise_files() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    Ok(())
+}

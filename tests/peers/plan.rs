@@ -1,0 +1,115 @@
+//! Which servers record what. All of a cell are run one after the other, round by round, so that what else the machine
+//! does hits them alike.
+
+use anyhow::{Context, bail};
+
+use super::{media::Media, servers::Kind};
+
+/// What a developer can ask for.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) rounds: usize,
+    /// Seconds of media of a cell, if not its own.
+    window: Option<f64>,
+    only: Vec<String>,
+    cells: Vec<String>,
+}
+
+impl Options {
+    pub(super) fn parse(arguments: &[String]) -> anyhow::Result<Self> {
+        let mut options = Self { rounds: 5, window: None, only: Vec::new(), cells: Vec::new() };
+        let mut arguments = arguments.iter();
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().with_context(|| format!("{name} takes a value"))?;
+            let list = || value.split(';').map(str::to_owned).collect();
+            match name.as_str() {
+                "--rounds" => options.rounds = value.parse()?,
+                "--window" => options.window = Some(value.parse()?),
+                "--only" => options.only = list(),
+                "--cells" => options.cells = list(),
+                _ => bail!("{name}: there are --rounds N, --window SECONDS, --only SERVER;…, --cells CELL;…"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Streams that a server has to record.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    pub(super) name: &'static str,
+    pub(super) media: Media,
+    pub(super) streams: usize,
+    /// Length of each stream.
+    pub(super) seconds: f64,
+    pub(super) chunk_size: u32,
+    pub(super) is_paced: bool,
+    pub(super) measures_delay: bool,
+    servers: &'static [Kind],
+}
+
+const ALL: &[Kind] = &[
+    Kind::Nginx,
+    Kind::Reelwright("flv", true),
+    Kind::Floor,
+    Kind::Reelwright("ts", true),
+    Kind::Reelwright("mp4", true),
+    Kind::Reelwright("flv", false),
+    Kind::Reelwright("ts", false),
+    Kind::Reelwright("mp4", false),
+];
+const FORMATS: &[Kind] = &[
+    Kind::Nginx,
+    Kind::Reelwright("flv", true),
+    Kind::Reelwright("ts", true),
+    Kind::Reelwright("mp4", true),
+    Kind::Floor,
+];
+/// FFmpeg takes one stream a process and port.
+const ONE: &[Kind] = &[
+    Kind::Nginx,
+    Kind::Reelwright("flv", true),
+    Kind::Reelwright("ts", true),
+    Kind::Reelwright("mp4", true),
+    Kind::Ffmpeg,
+    Kind::Floor,
+];
+const FLV: &[Kind] = &[Kind::Nginx, Kind::Reelwright("flv", true), Kind::Floor];
+const TWO: &[Kind] = &[Kind::Nginx, Kind::Reelwright("flv", true)];
+
+pub(super) fn cells(options: &Options) -> Vec<Cell> {
+    let cell = |name, media, streams, seconds, servers| Cell {
+        name,
+        media,
+        streams,
+        seconds,
+        chunk_size: 4096,
+        is_paced: true,
+        measures_delay: false,
+        servers,
+    };
+    let mut cells = vec![
+        Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 16.0, ALL) },
+        Cell { chunk_size: 128, ..cell("200, chunks of 128", Media::Usual, 200, 10.0, TWO) },
+        cell("1", Media::Usual, 1, 5.0, ONE),
+        cell("50", Media::Usual, 50, 5.0, FORMATS),
+        cell("500", Media::Usual, 500, 5.0, FLV),
+        cell("50 of 20 Mb/s", Media::High, 50, 5.0, FLV),
+        cell("1000 of 300 kb/s", Media::Low, 1000, 5.0, FLV),
+        Cell { is_paced: false, ..cell("flat out", Media::Usual, 1, 900.0, FORMATS) },
+    ];
+    cells.retain(|cell| options.cells.is_empty() || options.cells.iter().any(|name| *name == cell.name));
+    if let Some(window) = options.window {
+        cells.iter_mut().filter(|cell| cell.is_paced).for_each(|cell| cell.seconds = window);
+    }
+    cells
+}
+
+/// The servers of a cell, in an order that differs from round to round.
+pub(super) fn servers(cell: &Cell, options: &Options, round: usize) -> Vec<Kind> {
+    let mut servers: Vec<Kind> = cell.servers.to_vec();
+    servers.retain(|kind| options.only.is_empty() || options.only.contains(&kind.to_string()));
+    let by = round % servers.len().max(1);
+    servers.rotate_left(by);
+    servers
+}

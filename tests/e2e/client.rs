@@ -44,9 +44,11 @@ fn a_recording_from_its_order_to_its_end() {
         (&"me".into(), &true.into(), &1.into())
     );
 
-    until("both recordings in the list", || (done("streams").lines().count() == 4).then_some(()));
-    let streams = done("streams");
-    assert!(streams.contains("H264+AAC") && streams.contains("OFTS"), "{streams}");
+    until("both recordings in the list, with codecs", || {
+        let streams = done("streams");
+        let all = streams.lines().count() == 4;
+        (all && streams.contains("H264+AAC") && streams.contains("OFTS")).then_some(())
+    });
     let recordings = done("recordings");
     assert!(recordings.lines().nth(1).unwrap().starts_with(" 1  cam1"), "{recordings}");
 

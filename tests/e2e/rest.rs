@@ -95,6 +95,9 @@ fn answers_are_as_described() {
         let (status, answer) = ask(method, path, at, body);
         assert_eq!(status, expected, "{at}: {answer}");
     }
+    until("its file", || {
+        server.media_names().iter().any(|name| name.starts_with("rest_part0000.mp4")).then_some(())
+    });
     let (status, _) = ask("DELETE", "/recordings/{id}", &format!("/recordings/{id}"), "");
     assert_eq!(status, 200);
     assert!(server.media_names().contains(&"rest_part0000.mp4".to_owned()));

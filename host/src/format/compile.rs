@@ -125,10 +125,16 @@ fn too_large() -> CompileError {
     CompileError::Limit { name: "compile-output", limit: format!("{} MiB", MAX_COMPILED >> 20) }
 }
 
-/// Why the compiler ended as it did: Rust aborts when memory is refused, and says so.
+/// Why the compiler ended as it did: Rust aborts when memory is refused, and says so. So it may be for a thread's stack,
+/// which the system calls a resource.
 fn blame(status: ExitStatus, said: &str, limits: &Limits) -> CompileError {
-    let refused =
-        ["memory allocation of", "Cannot allocate memory", "out of memory", "failed to spawn thread"];
+    let refused = [
+        "memory allocation of",
+        "Cannot allocate memory",
+        "out of memory",
+        "failed to spawn thread",
+        "Resource temporarily unavailable",
+    ];
     match status.signal() {
         _ if refused.iter().any(|words| said.contains(words)) => CompileError::Limit {
             name: "compile-memory",

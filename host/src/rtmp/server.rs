@@ -3,7 +3,7 @@
 //! does.
 //!
 //! Media gathers in the socket, where it costs nothing: a live stream is read in rounds, or when much has come (see
-//! [`socket`](super::socket)). What is read goes to the disk in one piece.
+//! `rtmp::socket`). What is read goes to the disk in one piece.
 
 use std::{
     collections::HashMap,

@@ -29,6 +29,7 @@ run: build ## Start the server for real use
 check: setup ## Formatting, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release -p reelwright --features native-formats --bench peers -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
 
 test: setup ## All tests
@@ -59,7 +60,7 @@ bench: setup ## What components and closing cost: calls, formats beside native c
 
 bench-peers: ## Reelwright beside nginx and FFmpeg, on the same streams: half an hour, to target/bench-peers
 	@tests/setup.sh --peers
-	$(CARGO) bench -p reelwright --bench peers -- $(ARGS)
+	$(CARGO) bench -p reelwright --features native-formats --bench peers -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -38,8 +38,7 @@ pub(super) fn fault(
     for file in files.iter().step_by((files.len() / COMPARED).max(1)).take(COMPARED) {
         let found = frames(file)?;
         // What all recorders of a cell have to have; the first to come says what that is.
-        let name = format!("{}-{}.frames", cell.name.replace([' ', '/'], "-"), cell.seconds);
-        let known = folder.join(name);
+        let known = folder.join("frames").join(cell.name.replace([' ', '/'], "-"));
         if !known.exists() {
             fs::write(&known, &found)?;
         }

@@ -9,10 +9,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use serde::Serialize;
+
+use super::usage::now_us;
 
 /// How often sizes are looked at.
 const POLL: Duration = Duration::from_millis(2);
@@ -86,11 +88,6 @@ impl Watched {
         };
         Ok(Delays { p50_ms: at(50), p99_ms: at(99), worst_ms: at(100) })
     }
-}
-
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Of each audio and video tag of an FLV file (FLV 10.1, E.3), its timestamp and where it ends.

@@ -45,7 +45,9 @@ fn main() -> anyhow::Result<()> {
     }
     let options = Options::parse(&arguments)?;
     let folder = root().join("target/bench-peers");
-    fs::create_dir_all(&folder)?;
+    // What another build's files had.
+    let _ = fs::remove_dir_all(folder.join("frames"));
+    fs::create_dir_all(folder.join("frames"))?;
     raise_files()?;
     let mut log = fs::File::create(folder.join("runs.jsonl"))?;
     let mut runs = Vec::new();
@@ -85,6 +87,7 @@ fn record(cell: &Cell, kind: Kind, round: usize, folder: &std::path::Path) -> an
     let mut server = Server::start(kind, cell, home.path())?;
     let idle = server.usage()?;
     let watch = (cell.measures_delay && kind.is_flv()).then(|| delay::Watch::start(server.files(8)));
+    let meter = usage::Meter::start(server.pid());
     let begun = Instant::now();
     let mut publish = Command::new(env!("CARGO_BIN_EXE_reelwright"));
     publish.arg("publish").arg(&clip).arg(server.url());
@@ -94,6 +97,7 @@ fn record(cell: &Cell, kind: Kind, round: usize, folder: &std::path::Path) -> an
     let sender = publish.env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (said, sender) = usage::wait(sender)?;
     let took = begun.elapsed();
+    let metered = meter.stop();
     if !sender.success {
         bail!("publishing: {said}");
     }
@@ -118,6 +122,7 @@ fn record(cell: &Cell, kind: Kind, round: usize, folder: &std::path::Path) -> an
         media_seconds: cell.seconds * cell.streams as f64,
         seconds: took.as_secs_f64(),
         used: used.since(&idle),
+        steady: steady(cell, &sent, &metered),
         rss_kib: rss,
         idle_rss_kib: idle.rss_kib,
         sender_cpu: sender.cpu,
@@ -126,6 +131,13 @@ fn record(cell: &Cell, kind: Kind, round: usize, folder: &std::path::Path) -> an
         delays,
         void,
     })
+}
+
+/// Processor time a second while all streams run: from a second after the last has begun until the first ends.
+fn steady(cell: &Cell, sent: &report::Sent, metered: &usage::Metered) -> Option<f64> {
+    let begin = sent.begin_us?;
+    let all = begin + sent.spread_us * cell.streams as i64 + 1_000_000;
+    cell.is_paced.then(|| metered.rate(all, begin + (cell.seconds * 1e6) as i64))?
 }
 
 /// As many open files as the system gives.

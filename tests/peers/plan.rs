@@ -3,7 +3,10 @@
 
 use anyhow::{Context, bail};
 
-use super::{media::Media, servers::Kind};
+use super::{
+    media::Media,
+    servers::{How, Kind},
+};
 
 /// What a developer can ask for.
 #[derive(Debug)]
@@ -48,34 +51,28 @@ pub(super) struct Cell {
     servers: &'static [Kind],
 }
 
+const fn ours(format: &'static str) -> Kind {
+    Kind::Reelwright(format, How::Usual)
+}
+
 const ALL: &[Kind] = &[
     Kind::Nginx,
-    Kind::Reelwright("flv", true),
+    ours("flv"),
+    Kind::Reelwright("flv", How::NoSync),
+    Kind::Reelwright("flv", How::Native),
     Kind::Floor,
-    Kind::Reelwright("ts", true),
-    Kind::Reelwright("mp4", true),
-    Kind::Reelwright("flv", false),
-    Kind::Reelwright("ts", false),
-    Kind::Reelwright("mp4", false),
+    ours("ts"),
+    Kind::Reelwright("ts", How::NoSync),
+    Kind::Reelwright("ts", How::Native),
+    ours("mp4"),
+    Kind::Reelwright("mp4", How::NoSync),
+    Kind::Reelwright("mp4", How::Native),
 ];
-const FORMATS: &[Kind] = &[
-    Kind::Nginx,
-    Kind::Reelwright("flv", true),
-    Kind::Reelwright("ts", true),
-    Kind::Reelwright("mp4", true),
-    Kind::Floor,
-];
+const FORMATS: &[Kind] = &[Kind::Nginx, ours("flv"), ours("ts"), ours("mp4"), Kind::Floor];
 /// FFmpeg takes one stream a process and port.
-const ONE: &[Kind] = &[
-    Kind::Nginx,
-    Kind::Reelwright("flv", true),
-    Kind::Reelwright("ts", true),
-    Kind::Reelwright("mp4", true),
-    Kind::Ffmpeg,
-    Kind::Floor,
-];
-const FLV: &[Kind] = &[Kind::Nginx, Kind::Reelwright("flv", true), Kind::Floor];
-const TWO: &[Kind] = &[Kind::Nginx, Kind::Reelwright("flv", true)];
+const ONE: &[Kind] = &[Kind::Nginx, ours("flv"), Kind::Ffmpeg, Kind::Floor];
+const FLV: &[Kind] = &[Kind::Nginx, ours("flv"), Kind::Floor];
+const TWO: &[Kind] = &[Kind::Nginx, ours("flv")];
 
 pub(super) fn cells(options: &Options) -> Vec<Cell> {
     let cell = |name, media, streams, seconds, servers| Cell {
@@ -89,13 +86,13 @@ pub(super) fn cells(options: &Options) -> Vec<Cell> {
         servers,
     };
     let mut cells = vec![
-        Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 16.0, ALL) },
+        Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 12.0, ALL) },
         Cell { chunk_size: 128, ..cell("200, chunks of 128", Media::Usual, 200, 10.0, TWO) },
-        cell("1", Media::Usual, 1, 5.0, ONE),
-        cell("50", Media::Usual, 50, 5.0, FORMATS),
-        cell("500", Media::Usual, 500, 5.0, FLV),
-        cell("50 of 20 Mb/s", Media::High, 50, 5.0, FLV),
-        cell("1000 of 300 kb/s", Media::Low, 1000, 5.0, FLV),
+        cell("1", Media::Usual, 1, 6.0, ONE),
+        cell("50", Media::Usual, 50, 6.0, FORMATS),
+        cell("500", Media::Usual, 500, 6.0, FLV),
+        cell("50 of 20 Mb/s", Media::High, 50, 6.0, FLV),
+        cell("1000 of 300 kb/s", Media::Low, 1000, 6.0, FLV),
         Cell { is_paced: false, ..cell("flat out", Media::Usual, 1, 900.0, FORMATS) },
     ];
     cells.retain(|cell| options.cells.is_empty() || options.cells.iter().any(|name| *name == cell.name));

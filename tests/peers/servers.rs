@@ -20,11 +20,22 @@ use super::{
 /// Longest time for a server to be ready.
 const START: Duration = Duration::from_secs(30);
 
+/// How Reelwright is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// As it is by default.
+    Usual,
+    /// Without syncs.
+    NoSync,
+    /// With the formats linked into it instead of as components.
+    Native,
+}
+
 /// A server that can record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// In a format; with syncs as by default, or without.
-    Reelwright(&'static str, bool),
+    /// In a format.
+    Reelwright(&'static str, How),
     Nginx,
     /// FFmpeg as a listener: one stream.
     Ffmpeg,
@@ -35,8 +46,9 @@ pub(super) enum Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kind::Reelwright(format, true) => write!(f, "reelwright-{format}"),
-            Kind::Reelwright(format, false) => write!(f, "reelwright-{format}-nosync"),
+            Kind::Reelwright(format, How::Usual) => write!(f, "reelwright-{format}"),
+            Kind::Reelwright(format, How::NoSync) => write!(f, "reelwright-{format}-nosync"),
+            Kind::Reelwright(format, How::Native) => write!(f, "reelwright-{format}-native"),
             Kind::Nginx => f.write_str("nginx"),
             Kind::Ffmpeg => f.write_str("ffmpeg"),
             Kind::Floor => f.write_str("floor"),
@@ -78,7 +90,7 @@ impl Server {
         fs::create_dir_all(&media)?;
         let name = if cell.streams == 1 { "s" } else { "s_1" };
         let (child, address) = match kind {
-            Kind::Reelwright(format, syncs) => reelwright(format, syncs, home)?,
+            Kind::Reelwright(format, how) => reelwright(format, how, home)?,
             Kind::Nginx => nginx(home)?,
             Kind::Ffmpeg => ffmpeg(&media.join(format!("{name}.flv")))?,
             Kind::Floor => floor(&media)?,
@@ -93,6 +105,11 @@ impl Server {
 
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Of the process that does the work.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
     }
 
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {
@@ -154,7 +171,7 @@ impl Drop for Server {
     }
 }
 
-fn reelwright(format: &str, syncs: bool, home: &Path) -> anyhow::Result<(Child, String)> {
+fn reelwright(format: &str, how: How, home: &Path) -> anyhow::Result<(Child, String)> {
     let program = env!("CARGO_BIN_EXE_reelwright");
     let (media, data) = (home.join("media"), root_data(home));
     let mut serve = Command::new(program);
@@ -162,8 +179,10 @@ fn reelwright(format: &str, syncs: bool, home: &Path) -> anyhow::Result<(Child, 
     for port in ["--rtmp", "--ascii-cli", "--json-cli", "--http-cli"] {
         serve.args([port, "127.0.0.1:0"]);
     }
-    if !syncs {
-        serve.args(["--sync-interval", "0s"]);
+    match how {
+        How::Usual => {}
+        How::NoSync => drop(serve.args(["--sync-interval", "0s"])),
+        How::Native => drop(serve.env("REELWRIGHT_NATIVE_FORMATS", "1")),
     }
     let log = fs::File::create(home.join("log"))?;
     let mut child = serve.stdout(Stdio::piped()).stderr(log).spawn()?;

@@ -1,6 +1,16 @@
 //! What a process has used, as the kernel counts it.
 
-use std::{fs, io::Read, process::Child, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    process::Child,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -79,6 +89,55 @@ fn processor_time(pid: u32) -> anyhow::Result<f64> {
     };
     anyhow::ensure!(!failed, "the processor time of process {pid}");
     Ok(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
+}
+
+/// Looks at a process's time again and again.
+#[derive(Debug)]
+pub(super) struct Meter {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<(i64, f64)>>,
+}
+
+impl Meter {
+    pub(super) fn start(pid: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut times = Vec::new();
+            while !until.load(Ordering::Relaxed)
+                && let Ok(time) = processor_time(pid)
+            {
+                times.push((now_us(), time));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            times
+        });
+        Self { stop, thread }
+    }
+
+    pub(super) fn stop(self) -> Metered {
+        self.stop.store(true, Ordering::Relaxed);
+        Metered(self.thread.join().expect("the thread does not panic"))
+    }
+}
+
+/// Moments, in microseconds since 1970, and the processor time that was used until then, in seconds.
+#[derive(Debug)]
+pub(super) struct Metered(Vec<(i64, f64)>);
+
+impl Metered {
+    /// Processor time a second between two moments; `None` if that is less than a second.
+    pub(super) fn rate(&self, from_us: i64, to_us: i64) -> Option<f64> {
+        let first = self.0.iter().find(|time| time.0 >= from_us)?;
+        let last = self.0.iter().rfind(|time| time.0 <= to_us)?;
+        let seconds = (last.0 - first.0) as f64 / 1e6;
+        (seconds >= 1.0).then(|| (last.1 - first.1) / seconds)
+    }
+}
+
+/// By the clock on the wall, in microseconds since 1970.
+pub(super) fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_micros() as i64)
 }
 
 /// What a child has used when it has ended.

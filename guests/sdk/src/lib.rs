@@ -31,6 +31,8 @@ mod gather;
 pub mod host;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod mock;
+#[cfg(all(not(target_arch = "wasm32"), feature = "native"))]
+pub mod native;
 
 pub use bindings::reelwright::writer::host::{Piece, Source};
 pub use bindings::reelwright::writer::types::{

@@ -21,10 +21,13 @@ mod engine;
 mod guest_log;
 mod held;
 mod imports;
+mod instance;
 pub mod intake;
 pub mod limits;
 pub mod lineup;
 pub mod meters;
+#[cfg(feature = "native-formats")]
+mod native;
 mod needs;
 mod policy;
 pub mod probe;

@@ -17,6 +17,7 @@ use super::{
     engine::Engine,
     guest_log::one_line,
     imports::{Session, State},
+    instance::Instance,
     limits::{Limit, Limits},
     meters::{Call, Mark},
 };
@@ -165,7 +166,7 @@ fn not_finished(component: String, (error, orphan): (segment::OutputError, Orpha
 /// Writes one segment. After an error only [`Writer::abandon`] makes sense.
 pub struct Writer {
     version: Arc<Version>,
-    plugin: Plugin,
+    instance: Instance,
     store: Store<State>,
     /// In the version's counters.
     mark: Mark,
@@ -193,22 +194,19 @@ impl Writer {
         let mut store = store(&version.engine, &version.limits, state);
         let result = async {
             check_codecs(&version, &wit.tracks)?;
-            let plugin = instantiate(&mut store, &version.pre, &version.limits).await?;
+            let mut instance = Instance::new(&mut store, &version).await?;
             let time = Time::of(&version.limits, Limit::OpenTime);
-            let opened = call(&mut store, time, async |store| {
-                plugin.reelwright_writer_writer().call_open(store, &wit).await
-            })
-            .await?;
+            let opened = call(&mut store, time, async |store| instance.open(store, &wit).await).await?;
             opened.map_err(refused)?;
             let session = store.data_mut().session.as_mut().expect("a writer has a session");
             session.segment.begun().await?;
-            Ok(plugin)
+            Ok(instance)
         }
         .await;
         match result {
-            Ok(plugin) => {
+            Ok(instance) => {
                 let mark = Mark::new(version.meters.clone());
-                let mut writer = Self { version, plugin, store, mark, last_ms, dead: false };
+                let mut writer = Self { version, instance, store, mark, last_ms, dead: false };
                 writer.measure();
                 Ok(writer)
             }
@@ -313,9 +311,9 @@ impl Writer {
             })
             .collect();
         let time = Time::of(&self.version.limits, Limit::WriteTime);
-        let writer = self.plugin.reelwright_writer_writer();
+        let instance = &mut self.instance;
         let result =
-            call(&mut self.store, time, async |store| writer.call_write(store, &headers, &payloads).await)
+            call(&mut self.store, time, async |store| instance.write(store, &headers, &payloads).await)
                 .await?;
         let needed = result.map_err(refused)?;
         let limits = self.version.limits.clone();
@@ -362,9 +360,9 @@ impl Writer {
             }
             session.appended_in_call = 0;
             let time = Time::of(&self.version.limits, Limit::WriteTime).measured(Call::UpdateTracks);
-            let writer = self.plugin.reelwright_writer_writer();
+            let instance = &mut self.instance;
             let answer =
-                call(&mut self.store, time, async |store| writer.call_update_tracks(store, &tracks).await)
+                call(&mut self.store, time, async |store| instance.update_tracks(store, &tracks).await)
                     .await?;
             let answer = answer.map_err(refused)?;
             self.session_mut().segment.flush().await?;
@@ -386,9 +384,9 @@ impl Writer {
         let result = async {
             self.session_mut().segment.begin_to_close().await?;
             let time = Time::of(&self.version.limits, Limit::FinishTime);
-            let writer = self.plugin.reelwright_writer_writer();
+            let instance = &mut self.instance;
             let summary =
-                call(&mut self.store, time, async |store| writer.call_finish(store, &end).await).await?;
+                call(&mut self.store, time, async |store| instance.finish(store, &end).await).await?;
             let summary = summary.map_err(refused)?;
             if summary.carry.len() > MAX_CARRY {
                 let length = summary.carry.len();

@@ -27,6 +27,9 @@
 //!
 //! A reader takes records up to the first that is cut short or has a wrong checksum. Unknown kinds are passed
 //! over. Sizes do not count an output's head.
+//!
+//! Behind the last record there may be zeros, which are no record: the file grows by whole blocks, so that most syncs
+//! have a block to write and no size.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -54,6 +57,8 @@ const VOID: u8 = 10;
 const MAX_BODY: usize = 16 << 20;
 /// What a reserve is rounded up to.
 const RESERVE_STEP: u64 = 64 << 10;
+/// What the file's size is a multiple of while it is written.
+const BLOCK: u64 = 4096;
 /// Bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 /// Bytes read at once.
@@ -289,6 +294,8 @@ fn commit(body: &[u8]) -> Option<Commit> {
 pub struct Journal {
     file: Arc<dyn DiskFile>,
     position: u64,
+    /// Where the file ends, at least: from the position on it has zeros up to here.
+    end: u64,
     /// Disk space that is taken behind the end, for what closing the segment needs.
     reserved: u64,
     /// The segment is being closed: nothing is reserved any more.
@@ -298,7 +305,7 @@ pub struct Journal {
 impl Journal {
     /// A new journal in an empty file, with its first record.
     pub fn begin(file: Arc<dyn DiskFile>, start: &Start) -> Result<Self, Errno> {
-        let mut journal = Self { file, position: 0, reserved: 0, released: false };
+        let mut journal = Self { file, position: 0, end: 0, reserved: 0, released: false };
         let mut bytes = MAGIC.to_vec();
         Record::Start(Box::new(start.clone())).encode(&mut bytes);
         journal.write(bytes)?;
@@ -307,7 +314,7 @@ impl Journal {
 
     /// A journal to be gone on with at a byte, behind which is nothing.
     pub fn resume(file: Arc<dyn DiskFile>, position: u64) -> Self {
-        Self { file, position, reserved: 0, released: true }
+        Self { file, position, end: position, reserved: 0, released: true }
     }
 
     /// Keeps so many bytes of disk space, to be given back by [`Journal::release`]. `NOSPC` or `DQUOT`: there are
@@ -330,7 +337,11 @@ impl Journal {
         self.released = true;
         match std::mem::take(&mut self.reserved) {
             0 => Ok(()),
-            _ => self.file.truncate(self.position),
+            _ => {
+                self.file.truncate(self.position)?;
+                self.end = self.position;
+                Ok(())
+            }
         }
     }
 
@@ -347,11 +358,19 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: Vec<u8>) -> Result<(), Errno> {
-        let len = bytes.len() as u64;
-        self.file.write_at(&[Bytes::from(bytes)], self.position)?;
-        self.position += len;
+        let position = self.position + bytes.len() as u64;
+        let mut pieces = vec![Bytes::from(bytes)];
+        let mut end = self.end.max(position);
+        if position > self.end && !self.released {
+            static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+            end = position.next_multiple_of(BLOCK);
+            pieces.push(Bytes::from_static(&ZEROS[..(end - position) as usize]));
+        }
+        self.file.write_at(&pieces, self.position)?;
+        self.position = position;
         // It has grown into that.
-        self.reserved = self.reserved.saturating_sub(len);
+        self.reserved = self.reserved.saturating_sub(end - self.end);
+        self.end = end;
         Ok(())
     }
 }
@@ -559,8 +578,28 @@ mod tests {
         assert!(matches!(reader.record().unwrap(), Some(Record::Start(_))));
         (0..20_000).for_each(|i| assert_eq!(reader.record().unwrap(), Some(synced(i))));
         assert_eq!(reader.record().unwrap(), None);
-        Journal::resume(file, reader.position()).append(&Record::Closed).unwrap();
-        assert_eq!(reader.record().unwrap(), Some(Record::Closed));
+        Journal::resume(file.clone(), reader.position()).append(&Record::Closed).unwrap();
+        let mut reader = Reader::open(file).unwrap().unwrap();
+        let last = std::iter::from_fn(|| reader.record().unwrap()).last();
+        assert_eq!(last, Some(Record::Closed));
+    }
+
+    #[test]
+    fn the_file_grows_by_blocks_of_zeros_that_are_no_record() {
+        let (_dir, folder) = folder();
+        let file = folder.create("x").unwrap();
+        let mut journal = Journal::begin(file.clone(), &Start::default()).unwrap();
+        for _ in 0..200 {
+            journal.append(&Record::Synced(vec![7; 3])).unwrap();
+            assert_eq!(file.size().unwrap(), journal.position.next_multiple_of(BLOCK));
+            let mut reader = Reader::open(file.clone()).unwrap().unwrap();
+            while reader.record().unwrap().is_some() {}
+            assert_eq!(reader.position(), journal.position);
+        }
+        journal.reserve(1 << 20).unwrap();
+        journal.release().unwrap();
+        journal.append(&Record::Closed).unwrap();
+        assert_eq!(file.size().unwrap(), journal.position);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use reelwright::format::{LoadError, Needs, Policy, limits::Limits};
 use crate::support::{Host, begin, clip, component};
 
 /// The server's program, which knows how to compile.
-fn server() -> PathBuf {
+pub fn server() -> PathBuf {
     env!("CARGO_BIN_EXE_reelwright").into()
 }
 

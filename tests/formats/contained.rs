@@ -22,7 +22,7 @@ use crate::{
 type Row = (&'static str, &'static [&'static str]);
 
 /// Refused, with little of everything.
-const EARLY: [Row; 65] = [
+const EARLY: [Row; 68] = [
     ("describe-loop", &["describe: it exceeded the limit `describe-time` of 100ms"]),
     ("describe-trap", &["describe: it trapped: wasm trap: wasm `unreachable`"]),
     ("describe-create", &["describe: it trapped: it called the host from `describe`"]),
@@ -68,6 +68,7 @@ const EARLY: [Row; 65] = [
     ("patch-beyond", &["write: bad-call: patch of 6 bytes at"]),
     ("patch-overflow", &["write: bad-call: patch of 6 bytes at 18446744073709551615"]),
     ("read-much", &["write: limit: read of 2147483648 bytes, at most 1048576"]),
+    ("patch-loop", &["write: limit: limit `patches` of 256 patches"]),
     ("undeclared-patch", &["write: bad-call: patch: the manifest's needs do not list `patch`"]),
     ("undeclared-read", &["write: bad-call: read: the manifest's needs do not list `read-back`"]),
     ("append-loop", &["write: limit: limit `output-per-call` of 4 MiB"]),
@@ -80,6 +81,7 @@ const EARLY: [Row; 65] = [
     ("far-too-high", &["write returned 18446744073709551615 as the first sample still needed"]),
     ("falling", &["write returned 0 as the first sample still needed; 7 to 14 are legal"]),
     ("realloc", &["write: it trapped: wasm trap: wasm `unreachable`", "cabi_realloc"]),
+    ("realloc-loop", &["write: it exceeded the limit `write-time` of 100ms"]),
     ("batches", &["the same samples gave other bytes in pass 3, in batches of 1"]),
     ("finish-loop", &["finish: it exceeded the limit `finish-time` of 200ms"]),
     ("finish-trap", &["finish: it trapped", "this component does not finish"]),
@@ -87,6 +89,7 @@ const EARLY: [Row; 65] = [
     ("carry", &["finish: it broke the contract: carry has 1048576 bytes, at most 65536"]),
     ("utf8-property", &["finish: it trapped", "utf-8"]),
     ("post-return", &["finish: it trapped: wasm trap: wasm `unreachable`", "cabi_post"]),
+    ("post-return-loop", &["finish: it exceeded the limit `finish-time` of 200ms"]),
     ("head", &["write: bad-call: head is for a spool"]),
 ];
 
@@ -99,7 +102,7 @@ const LARGE: [Row; 4] = [
 ];
 
 /// They pass the probe.
-const LATE: [Row; 28] = [
+const LATE: [Row; 31] = [
     ("open-loop", &["open: it exceeded the limit `open-time`"]),
     ("open-trap", &["open: it trapped", "this component opens nothing"]),
     ("name-up", &["open: bad-call: \"../x\""]),
@@ -125,6 +128,9 @@ const LATE: [Row; 28] = [
     ("finish-append", &["finish: limit: limit `output-per-call`"]),
     ("carry", &["finish: it broke the contract: carry has 1048576 bytes"]),
     ("post-return", &["finish: it trapped: wasm trap: wasm `unreachable`", "cabi_post"]),
+    ("patch-loop", &["write: limit: limit `patches` of 256 patches"]),
+    ("realloc-loop", &["write: it exceeded the limit `write-time`"]),
+    ("post-return-loop", &["finish: it exceeded the limit `finish-time`"]),
     ("recover-loop", &["recover: it exceeded the limit `finish-time`"]),
     (
         "recover-trap",

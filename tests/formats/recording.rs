@@ -1,9 +1,9 @@
 //! Recordings whose segments end in other ways than they should, with samples straight from the registry.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use reelwright::{
-    events::Events,
+    events::{Events, Published},
     media::{Kind, Sample},
     recorder::{Config, Parts, Phase, Recording, Recordings, Settings},
     registry::{Declared, Publisher, Registry, Source},
@@ -109,6 +109,19 @@ fn settings(format: &str) -> Settings {
     }
 }
 
+/// What the errors say that a recording had since its events were subscribed.
+fn errors(events: &mut tokio::sync::broadcast::Receiver<Arc<Published>>, config_id: u64) -> Vec<String> {
+    let mut errors = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        let event: serde_json::Value = serde_json::from_str(&event.json).unwrap();
+        let payload = &event["payload"];
+        if event["type"] == "recordChunkError" && payload["configId"] == config_id {
+            errors.push(payload["error"].as_str().unwrap().to_owned());
+        }
+    }
+    errors
+}
+
 fn phase(recording: &Recording) -> Phase {
     recording.status().0.phase
 }
@@ -194,15 +207,41 @@ async fn a_component_that_always_traps_is_replaced_and_no_other_recording_notice
 }
 
 #[tokio::test]
-async fn a_component_that_always_says_no_fails_its_recording() {
-    let recorder = Recorder::with(&hostile("late error-lines bad")).await;
+async fn a_component_that_always_gives_an_error_is_replaced() {
+    for order in ["late error-lines bad", "late append-loop bad", "late freed bad"] {
+        let recorder = Recorder::with(&hostile(order)).await;
+        let bad = recorder.recordings.add(settings("bad")).await.unwrap();
+        let mut events = recorder.events.subscribe();
+        let clip = long_clip();
+        recorder.send(&clip, &clip.samples).await;
+        assert_eq!(phase(&bad), Phase::WaitingForStream, "{order}");
+        let names: Vec<String> = recorder.files();
+        assert!(names.iter().any(|name| name.ends_with(".flv")), "{order}: {names:?}");
+        let errors = errors(&mut events, bad.config_id);
+        assert!(errors.last().is_some_and(|error| error.contains("all versions of format `bad` failed")));
+    }
+}
+
+/// What it says of its input may be true, so that each time only the rest of its group of pictures is lost.
+#[tokio::test]
+async fn a_component_that_takes_nothing_is_replaced_in_the_end() {
+    let recorder = Recorder::with(&hostile("late network bad")).await;
     let bad = recorder.recordings.add(settings("bad")).await.unwrap();
-    let clip = long_clip();
+    let mut clip = long_clip();
+    // Key frames are 2 s apart: three files end behind their sample 200, and then there is another.
+    let more = clip.samples.iter().map(|s| Sample {
+        dts_ms: s.dts_ms + 24_000,
+        pts_ms: s.pts_ms + 24_000,
+        ..s.clone()
+    });
+    clip.samples.extend(more.collect::<Vec<_>>());
+    let mut events = recorder.events.subscribe();
     recorder.send(&clip, &clip.samples).await;
-    let (status, _) = bad.status();
-    let reason = status.reason.unwrap();
-    assert_eq!(status.phase, Phase::Failed);
-    assert!(reason.contains("3 segments in a row") && reason.contains("all is lost"), "{reason}");
+    assert_eq!(phase(&bad), Phase::WaitingForStream);
+    let errors = errors(&mut events, bad.config_id);
+    let refused = errors.iter().filter(|error| error.contains("unsupported: no network")).count();
+    assert_eq!(refused, 3, "{errors:?}");
+    assert!(errors[3].contains("all versions of format `bad` failed"), "{errors:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Nothing here counts: the text is made of snapshots.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::Context;
 use crate::format::meters::{BUCKETS, Snapshot, Times};
@@ -25,6 +25,8 @@ pub struct Server {
     pub runs: u64,
     /// Samples that the runs that go on have lost.
     pub dropped_samples: u64,
+    /// By limit, how often components exceeded it as they were loaded.
+    pub loading: BTreeMap<&'static str, u64>,
 }
 
 /// What is counted of a version of a format.
@@ -46,6 +48,7 @@ pub fn collect(context: &Context) -> (Server, Vec<Format>) {
         recordings: recordings.len() as u64,
         runs: runs.len() as u64,
         dropped_samples: runs.iter().map(|run| run.dropped_samples).sum(),
+        loading: context.recordings.catalog().loading().limits,
     };
     let mut formats: Vec<Format> = Vec::new();
     let versions = context.recordings.catalog().versions(None);
@@ -81,6 +84,11 @@ pub fn text(server: &Server, formats: &[Format]) -> String {
     ] {
         page.family(name, "gauge", help);
         page.sample(name, &[], value);
+    }
+    let name = "reelwright_format_loading_limit_exceeded_total";
+    page.family(name, "counter", "How often a limit was exceeded by a component as it was loaded.");
+    for (limit, count) in &server.loading {
+        page.sample(name, &[("limit", limit)], *count);
     }
     per_format(&mut page, formats);
     page.0

@@ -207,7 +207,7 @@ impl Failure {
             Cause::Limit { name, .. } => ("limit", (*name).to_owned()),
             Cause::Contract(text) => ("contract", text.clone()),
             Cause::Instantiate(text) => ("instantiate", text.clone()),
-            Cause::Refused { code, message } => ("refused", format!("{code}: {message}")),
+            Cause::Refused { code, message, .. } => ("refused", format!("{code}: {message}")),
             Cause::NoRecovery => ("no-recovery", String::new()),
             Cause::Output(error) => ("output", error.to_string()),
         };
@@ -223,7 +223,7 @@ impl Failure {
 fn is_fault(cause: &Cause) -> bool {
     match cause {
         Cause::Trap(_) | Cause::Limit { .. } | Cause::Contract(_) | Cause::Instantiate(_) => true,
-        Cause::Refused { code, .. } => code == "bad-call" || code == "limit",
+        Cause::Refused { .. } => !cause.is_refusal(),
         Cause::NoRecovery | Cause::Output(_) => false,
     }
 }

@@ -29,6 +29,7 @@ use super::{
     check,
     limits::Limits,
     lineup::{Kept, KeptMember, Lineup, LineupError, Member, Mode, Source, Stage, Swap, prefix_of, short},
+    meters::Snapshot,
     probe::{self, ProbeError},
     signature,
     trial::{Measured, Terms, Trial, Verdict},
@@ -314,6 +315,11 @@ impl Formats {
         self.read(|formats| formats.get(name).map(|f| f.swaps.iter().cloned().collect()).unwrap_or_default())
     }
 
+    /// What is counted of components as they are loaded.
+    pub fn loading(&self) -> Snapshot {
+        self.0.engine.loading().snapshot()
+    }
+
     /// The formats folder.
     pub fn folder(&self) -> Option<&Path> {
         self.0.folder.as_deref()
@@ -593,6 +599,7 @@ impl Formats {
             Ok((swap, out))
         });
         if matches!(rolled_back, Ok(true)) {
+            version.recall();
             let formats = self.clone();
             tokio::spawn(async move { formats.keep().await });
         }
@@ -970,7 +977,11 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut formats = self.formats.0.write();
-        if let Some(trial) = formats.get_mut(&self.canary.manifest.format).and_then(|f| f.trial.as_mut()) {
+        let format = formats.get_mut(&self.canary.manifest.format);
+        let its = format.filter(|format| {
+            format.lineup.canary().is_some_and(|canary| canary.sha256 == self.canary.sha256)
+        });
+        if let Some(trial) = its.and_then(|format| format.trial.as_mut()) {
             trial.stand_up(self.config_id);
         }
     }

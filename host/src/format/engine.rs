@@ -12,6 +12,7 @@ use super::{
     bundle::Bundles,
     imports::State,
     limits::{STACK, TICK},
+    meters::Meters,
     policy::Policy,
     turn::Turns,
     wasi,
@@ -30,6 +31,7 @@ struct Inner {
     /// Who computes longer than a tick.
     turns: Turns,
     bundles: OnceLock<Bundles>,
+    loading: Arc<Meters>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -59,7 +61,7 @@ impl Engine {
         })?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let turns = Turns::new((cores / 2).max(1));
-        let inner = Inner { engine, linker, turns, bundles: OnceLock::new() };
+        let inner = Inner { engine, linker, turns, bundles: OnceLock::new(), loading: Arc::default() };
         Ok(Self { inner: Arc::new(inner), policy: Arc::default() })
     }
 
@@ -85,6 +87,11 @@ impl Engine {
 
     pub(super) fn bundles(&self) -> Option<&Bundles> {
         self.inner.bundles.get()
+    }
+
+    /// What is counted of components that are being loaded, which have no counters of their own yet.
+    pub fn loading(&self) -> &Arc<Meters> {
+        &self.inner.loading
     }
 
     pub(super) fn turns(&self) -> &Turns {

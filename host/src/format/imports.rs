@@ -3,7 +3,13 @@
 //! A wrong call of a component gets an error of the contract and changes nothing. Everything a component
 //! gives is checked here: ranges, names, order, amounts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
@@ -53,6 +59,11 @@ pub(crate) struct State {
     pub(super) computing: Duration,
     pub(super) limits: Arc<Limits>,
     pub(super) meters: Arc<Meters>,
+    /// The code of the last error that a function gave in this call.
+    pub(super) said_no: Option<String>,
+    /// Told when its version is taken out of use, and what it was told when the call began.
+    pub(super) recalls: Arc<AtomicU64>,
+    pub(super) recalls_before: u64,
     /// The last calls of the host, if a failure is to leave them.
     pub(super) trace: Option<Trace>,
     /// Where the last call trapped, in full.
@@ -70,6 +81,8 @@ pub(super) struct Session {
     pub(super) given: u64,
     pub(super) appended_in_call: u64,
     pub(super) appended: u64,
+    /// Calls of `patch` in this call.
+    patches: u64,
     /// From the origin to the latest DTS given.
     pub(super) media_ms: i64,
     /// What the writer was given lately, if a failure is to leave it.
@@ -92,10 +105,16 @@ impl Session {
             given: 0,
             appended_in_call: 0,
             appended: 0,
+            patches: 0,
             media_ms: 0,
             recent: None,
             heads: Vec::new(),
         }
+    }
+
+    /// A call of the component begins.
+    pub(super) fn begin_call(&mut self) {
+        (self.appended_in_call, self.patches) = (0, 0);
     }
 
     /// A function is for those whose manifest says that they need it.
@@ -118,7 +137,7 @@ pub struct Output {
 impl State {
     /// For an instance that is only asked what it is.
     pub(super) fn bare(engine: &Engine, limits: &Arc<Limits>, epoch: Duration, from: &str) -> Self {
-        Self::new(engine, limits, &Arc::default(), epoch, from)
+        Self::new(engine, limits, engine.loading(), epoch, from)
     }
 
     fn new(engine: &Engine, limits: &Arc<Limits>, meters: &Arc<Meters>, epoch: Duration, from: &str) -> Self {
@@ -135,6 +154,9 @@ impl State {
             computing: Duration::ZERO,
             limits: limits.clone(),
             meters: meters.clone(),
+            said_no: None,
+            recalls: Arc::default(),
+            recalls_before: 0,
             trace: None,
             backtrace: None,
             session: None,
@@ -166,6 +188,9 @@ impl State {
             self.meters.limit(*limit);
         }
         let answer = result.map(|result| result.map_err(Error::from));
+        if let Ok(Err(error)) = &answer {
+            self.said_no = Some(error.code.clone());
+        }
         if let Some(trace) = &mut self.trace {
             let said = match &answer {
                 Ok(Ok(value)) => Ok(value.short()),
@@ -175,6 +200,11 @@ impl State {
             trace.push(HostCall::new(call, name, args, said));
         }
         answer
+    }
+
+    /// Whether its version was taken out of use since the call began.
+    pub(super) fn is_recalled(&self) -> bool {
+        self.recalls.load(Relaxed) != self.recalls_before
     }
 
     fn session(&mut self) -> wasmtime::Result<&mut Session> {
@@ -349,8 +379,13 @@ impl State {
     }
 
     async fn do_patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Checked<()> {
+        let limits = self.limits.clone();
         let (session, id) = check!(self.output(&this)?);
         check!(session.needs(Needs::PATCH, "patch"));
+        session.patches += 1;
+        if session.patches > limits.patches {
+            return Ok(Err(limits.exceeded(Limit::Patches).into()));
+        }
         let size = session.segment.size(id);
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > size) {
             let len = bytes.len();

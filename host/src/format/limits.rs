@@ -134,7 +134,7 @@ limits! {
         "computing of the instantiation, and in one `open`";
     WriteTime write_time: Duration = "write-time", Unit::Time, 1_000, 5, 60_000,
         "computing in one `write` or `update-tracks`";
-    FinishTime finish_time: Duration = "finish-time", Unit::Time, 60_000, 5, 3_600_000,
+    FinishTime finish_time: Duration = "finish-time", Unit::Time, 20_000, 5, 3_600_000,
         "computing in one `finish` or `recover`";
     HostcallBytes hostcall_bytes: u64 = "hostcall-bytes", Unit::Bytes, 32 * MIB, MIB, 1024 * MIB,
         "what one call of a host function carries, or one answer of the component";
@@ -150,6 +150,8 @@ limits! {
         "bytes in front of an output";
     OutputPerCall output_per_call: u64 = "output-per-call", Unit::Bytes, 64 * MIB, MIB, 65_536 * MIB,
         "what one `open`, `write` or `finish` appends";
+    Patches patches: u64 = "patches", Unit::Count("patches"), 256, 1, 1 << 20,
+        "`patch` in one call; each may wait for the disk";
     OutputRate output_rate: u64 = "output-rate", Unit::Times, 4, 1, 1_000,
         "what a segment appends, as a multiple of the payload given to it";
     OutputTotal output_total: u64 = "output-total", Unit::Bytes, 64 * MIB, 64 << 10, 1 << 40,

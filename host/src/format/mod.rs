@@ -92,9 +92,10 @@ pub struct FormatError {
 /// Why a call of a component failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The component said so itself; `code` as in the contract.
+    /// The component said so itself; `code` as in the contract. `passed_on`: a function of the host had given it such an
+    /// error in that call.
     #[error("{code}: {message}")]
-    Refused { code: String, message: String },
+    Refused { code: String, message: String, passed_on: bool },
     #[error("it trapped: {0}")]
     Trap(String),
     #[error("it exceeded the limit `{name}` of {limit}")]
@@ -109,6 +110,15 @@ pub enum Cause {
     Output(#[from] OutputError),
 }
 
+impl Cause {
+    /// See [`FormatError::is_refusal`]. Other errors that a component gives say that it can't go on: what the host did not
+    /// allow it, or trouble of its own.
+    fn is_refusal(&self) -> bool {
+        let Self::Refused { code, passed_on, .. } = self else { return false };
+        !passed_on && ["unsupported", "bad-input", "bad-option", "limit"].contains(&code.as_str())
+    }
+}
+
 impl FormatError {
     /// The disk's error, if that is what failed.
     pub fn disk_error(&self) -> Option<&OutputError> {
@@ -118,8 +128,8 @@ impl FormatError {
         }
     }
 
-    /// Whether the component said no itself, and so can still end its segment.
+    /// Whether the component does not take what it was given, which need not be its fault: it can still end its segment.
     pub fn is_refusal(&self) -> bool {
-        matches!(&self.cause, Cause::Refused { code, .. } if code != "output")
+        self.cause.is_refusal()
     }
 }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::{
     Begin, End, FormatError, HEAD_ALIGN, Version, Writer,
+    limits::Limit,
     validate::{self, Contents, Given, Invalid},
 };
 use crate::{
@@ -91,7 +92,10 @@ pub async fn probe(version: &Arc<Version>, scratch: &Path) -> Result<Probed, Pro
     let result = tokio::time::timeout(limit, run(version, scratch)).await;
     // Files of a probe that was cut off may still be open; they are gone with their last writer.
     let cleared = clear(scratch).await;
-    let probed = result.unwrap_or(Err(ProbeError::Time { limit }))?;
+    let probed = result.unwrap_or_else(|_| {
+        version.engine.loading().limit(Limit::ProbeTime);
+        Err(ProbeError::Time { limit })
+    })?;
     cleared?;
     Ok(Probed { took: begun.elapsed(), ..probed })
 }
@@ -196,7 +200,7 @@ impl Probe<'_> {
         carry: Vec<u8>,
     ) -> Result<Writer, ProbeError> {
         let begin = self.begin(segment, samples, carry);
-        let opened = Writer::open(self.version.clone(), self.claim(pass, segment).await?, begin).await;
+        let opened = Writer::open_aside(self.version.clone(), self.claim(pass, segment).await?, begin).await;
         opened.map_err(|error| ProbeError::Call { pass: pass + 1, segment, error })
     }
 

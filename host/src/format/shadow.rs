@@ -6,7 +6,11 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -23,19 +27,25 @@ use crate::{
     wall_clock,
 };
 
-/// Shortest slice that ends at the next key frame, and longest one, in milliseconds.
+/// Length from which the first slice ends at the next key frame, and how much longer it may be, in milliseconds. Each
+/// further slice takes twice as long, to see what only shows with time, up to so many times.
 const SLICE_MS: i64 = 5_000;
-const LONGEST_SLICE_MS: i64 = 60_000;
+const LONGER_MS: i64 = 55_000;
+const DOUBLINGS: u64 = 4;
 /// How much earlier than the first sample others of a slice may be: tracks are not quite side by side.
 const EARLY_MS: i64 = 1_000;
-/// Batches that wait; with more the slice is broken off.
+/// Batches and bytes that wait; with more the slice is broken off.
 const QUEUE: usize = 64;
+const QUEUE_BYTES: usize = 16 << 20;
+/// How long a recording is left alone when it can't be compared.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// What was written of a recording.
 #[derive(Debug)]
 struct Batch {
     tracks: Arc<[Track]>,
     samples: Vec<Sample>,
+    bytes: usize,
     /// Batches before it were left out.
     broken: bool,
 }
@@ -44,6 +54,8 @@ struct Batch {
 #[derive(Debug)]
 pub struct Shadow {
     batches: mpsc::Sender<Batch>,
+    /// Bytes that wait.
+    waiting: Arc<AtomicUsize>,
     tracks: Arc<[Track]>,
     broken: bool,
 }
@@ -52,14 +64,18 @@ impl Shadow {
     /// Begins to compare, in a folder that is removed when it is over.
     pub fn start(seat: Seat, scratch: PathBuf) -> Self {
         let (batches, queue) = mpsc::channel(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let taken = waiting.clone();
         tokio::spawn(async move {
-            let result = Comparison::run(&seat, &scratch, queue).await;
+            let result = Comparison::run(&seat, &scratch, queue, &taken).await;
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(scratch)).await;
             if let Err(error) = result {
                 tracing::warn!(canary = seat.canary.label(), %error, "a canary can't be compared");
+                // The seat is kept that long, so that the recording does not try again at once.
+                tokio::time::sleep(PAUSE).await;
             }
-            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(scratch)).await;
         });
-        Self { batches, tracks: Arc::new([]), broken: false }
+        Self { batches, waiting, tracks: Arc::new([]), broken: false }
     }
 
     /// Shows it what was written. `false`: the trial is over.
@@ -67,11 +83,21 @@ impl Shadow {
         if *self.tracks != *tracks {
             self.tracks = tracks.into();
         }
-        let batch = Batch { tracks: self.tracks.clone(), samples: samples.to_vec(), broken: self.broken };
-        match self.batches.try_send(batch) {
-            Ok(()) => self.broken = false,
-            Err(mpsc::error::TrySendError::Full(_)) => self.broken = true,
-            Err(mpsc::error::TrySendError::Closed(_)) => return false,
+        if self.batches.is_closed() {
+            return false;
+        }
+        let bytes = samples.iter().map(|sample| sample.data.len()).sum();
+        if self.waiting.load(Relaxed) + bytes > QUEUE_BYTES {
+            self.broken = true;
+            return true;
+        }
+        let (tracks, broken) = (self.tracks.clone(), self.broken);
+        // Before it can be taken.
+        self.waiting.fetch_add(bytes, Relaxed);
+        self.broken =
+            self.batches.try_send(Batch { tracks, samples: samples.to_vec(), bytes, broken }).is_err();
+        if self.broken {
+            self.waiting.fetch_sub(bytes, Relaxed);
         }
         true
     }
@@ -86,6 +112,8 @@ enum ShadowError {
     Path(#[from] PathError),
     #[error("its folder: {0}")]
     Disk(FormatError),
+    #[error("the active version can't write it: {0}")]
+    Active(FormatError),
 }
 
 /// Whether the trial goes on for this recording.
@@ -107,17 +135,25 @@ struct Slice {
     given: Given,
     samples: u64,
     origin_ms: i64,
+    /// From when on it may end.
+    length_ms: i64,
     /// By track: its last DTS, and the distance from the one before.
     last: Vec<(u32, i64, i64)>,
 }
 
 impl Comparison<'_> {
-    async fn run(seat: &Seat, scratch: &Path, mut queue: mpsc::Receiver<Batch>) -> Result<(), ShadowError> {
+    async fn run(
+        seat: &Seat,
+        scratch: &Path,
+        mut queue: mpsc::Receiver<Batch>,
+        waiting: &AtomicUsize,
+    ) -> Result<(), ShadowError> {
         let root = scratch.to_owned();
         let roots = tokio::task::spawn_blocking(move || Roots::open(&root, &[])).await;
         let roots = roots.map_err(io::Error::other)??;
         let mut comparison = Comparison { seat, disk: Disk::new(roots, None), slice: None, slices: 0 };
         while let Some(batch) = queue.recv().await {
+            waiting.fetch_sub(batch.bytes, Relaxed);
             if !comparison.take(batch).await? {
                 return comparison.leave().await;
             }
@@ -150,7 +186,7 @@ impl Comparison<'_> {
             let Some(slice) = &mut self.slice else { return Ok(true) };
             let is_end = |sample: &Sample| {
                 let length_ms = sample.dts_ms - slice.origin_ms;
-                (begins(sample) && length_ms >= SLICE_MS) || length_ms >= LONGEST_SLICE_MS
+                (begins(sample) && length_ms >= slice.length_ms) || length_ms >= slice.length_ms + LONGER_MS
             };
             let end = rest.iter().position(is_end).unwrap_or(rest.len());
             let (now, after) = rest.split_at(end);
@@ -170,7 +206,7 @@ impl Comparison<'_> {
         self.slices += 1;
         let active = match open(&self.disk, &self.seat.active, self.slices, "active", tracks, first).await? {
             Ok(writer) => writer,
-            Err(_) => return Ok(None),
+            Err(error) => return Err(ShadowError::Active(error)),
         };
         let canary = match open(&self.disk, &self.seat.canary, self.slices, "canary", tracks, first).await? {
             Ok(writer) => writer,
@@ -187,6 +223,7 @@ impl Comparison<'_> {
             given: Given::new(tracks),
             samples: 0,
             origin_ms: first.dts_ms,
+            length_ms: SLICE_MS << (self.slices - 1).min(DOUBLINGS),
             last: Vec::new(),
         }))
     }
@@ -298,7 +335,7 @@ async fn open(
         options: Vec::new(),
         carry: Vec::new(),
     };
-    its_own(Writer::open(version.clone(), segment, begin).await)
+    its_own(Writer::open_aside(version.clone(), segment, begin).await)
 }
 
 fn measured(writer: &Writer, samples: u64) -> Measured {
@@ -311,12 +348,11 @@ async fn finish(
     end: End,
     samples: u64,
 ) -> Result<Result<(PathBuf, Measured), FormatError>, ShadowError> {
-    let before = measured(&writer, samples);
     let result = async {
         let closing = writer.finish(end).await.map_err(|failed| failed.error)?;
-        let bytes = closing.bytes();
+        let (time, memory, bytes) = (closing.computing, closing.memory as u64, closing.bytes());
         let finished = closing.complete().await.map_err(|failed| failed.error)?;
-        Ok((finished.file.path, Measured { bytes, ..before }))
+        Ok((finished.file.path, Measured { samples, time, memory, bytes }))
     };
     its_own(result.await)
 }

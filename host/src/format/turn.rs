@@ -2,8 +2,9 @@
 //!
 //! A call that is short just runs. One that is still computing when the epoch advances gives way to everybody, and
 //! goes on only with one of a few permits, for one tick at a time; who has computed least comes first, so that a
-//! call that takes a little longer does not wait for all those that spin. There are half as many permits as cores, so
-//! that components that spin never take all of them.
+//! call that takes a little longer does not wait for all those that spin. Of those that take [`LONG`], who has computed
+//! most comes first: a hundred that spin are found out one by one, not all at the end. There are half as many permits
+//! as cores, so that components that spin never take all of them.
 //!
 //! No permit is held by who waits: whatever a call waits for, it gives its permit back first. So a disk that
 //! stands still keeps nobody from computing.
@@ -25,6 +26,9 @@ use tokio::sync::oneshot;
 use super::limits::TICK;
 use crate::sync::lock;
 
+/// A call that computes longer than this many ticks waits for all shorter ones.
+const LONG: u64 = 4;
+
 /// The permits of an engine. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Turns(Arc<Mutex<Queue>>);
@@ -32,9 +36,17 @@ pub(super) struct Turns(Arc<Mutex<Queue>>);
 #[derive(Debug)]
 struct Queue {
     free: usize,
-    /// By ticks computed, and order of arrival. Who is gone is found out when it is its turn.
-    waiting: BTreeMap<(u128, u64), oneshot::Sender<Permit>>,
+    /// Who is gone is found out when it is its turn.
+    waiting: BTreeMap<Place, oneshot::Sender<Permit>>,
     arrived: u64,
+}
+
+/// A place in the queue, the first being the least: by how long it comes after others, and by arrival.
+type Place = (u64, u64);
+
+fn rank(computed: Duration) -> u64 {
+    let ticks = u64::try_from(computed.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
+    if ticks < LONG { ticks } else { u64::MAX - ticks }
 }
 
 /// Lets one compute; goes to the next when it is dropped.
@@ -56,7 +68,7 @@ impl Turns {
             }
             let (sender, permit) = oneshot::channel();
             queue.arrived += 1;
-            let place = (computed.as_millis() / TICK.as_millis(), queue.arrived);
+            let place = (rank(computed), queue.arrived);
             queue.waiting.insert(place, sender);
             permit
         };
@@ -162,10 +174,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_computed_least_comes_first() {
+    async fn who_has_computed_least_comes_first_but_of_long_calls_the_longest() {
         let turns = Turns::new(1);
         let held = turns.take(Duration::ZERO).await;
-        let mut waiting: Vec<_> = [70, 20, 21, 5]
+        let mut waiting: Vec<_> = [700, 10, 11, 100, 5]
             .map(|ms| {
                 let turns = turns.clone();
                 Box::pin(
@@ -191,7 +203,8 @@ mod tests {
             let (ms, _permit) = served.expect("somebody is served");
             order.push(ms);
         }
-        assert_eq!((order, free(&turns)), (vec![20, 21, 70], 1), "equal ticks in the order that they came");
+        let expected = vec![10, 11, 700, 100];
+        assert_eq!((order, free(&turns)), (expected, 1), "equal ticks as they came, long ones the other way");
     }
 
     #[tokio::test]

@@ -1,6 +1,13 @@
 //! A component, loaded: checked against the contract, compiled, asked what it is.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, types::ComponentItem};
@@ -111,6 +118,8 @@ pub struct Version {
     pub(super) limits: Arc<Limits>,
     /// What is counted of it.
     pub meters: Arc<Meters>,
+    /// How often it was taken out of use while it wrote.
+    pub(super) recalls: Arc<AtomicU64>,
     pub(super) copies_payload: bool,
     /// What its manifest says that it needs.
     pub(super) needs: Needs,
@@ -126,6 +135,11 @@ impl Version {
     /// What it may use.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// It is taken out of use as it fails again and again: calls of it that compute long are ended.
+    pub(super) fn recall(&self) {
+        self.recalls.fetch_add(1, Relaxed);
     }
 
     /// Segments of it that are being written.
@@ -163,7 +177,13 @@ impl Version {
                 check::check(&wasm)?;
                 let sha256 = hex(&Sha256::digest(&wasm));
                 let urgency = if file.is_some() { Urgency::Idle } else { Urgency::Start };
-                Ok::<_, LoadError>((cache.component(&engine, &limits, urgency, &sha256, &wasm)?, sha256))
+                let compiled = cache.component(&engine, &limits, urgency, &sha256, &wasm);
+                if let Err(CompileError::Limit { name, .. }) = &compiled
+                    && let Some(limit) = Limit::named(name)
+                {
+                    engine.loading().limit(limit);
+                }
+                Ok::<_, LoadError>((compiled?, sha256))
             };
             tokio::task::spawn_blocking(work)
                 .await
@@ -193,6 +213,7 @@ impl Version {
             pre,
             recovery,
             meters: Arc::default(),
+            recalls: Arc::default(),
             limits: resolved,
         })
     }

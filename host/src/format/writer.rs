@@ -1,6 +1,9 @@
 //! One instance of a component, writing one segment.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use wasmtime::{Store, Trap, UpdateDeadline, component::ResourceTableError};
 
@@ -19,7 +22,7 @@ use super::{
     imports::{Session, State},
     instance::Instance,
     limits::{Limit, Limits},
-    meters::{Call, Mark},
+    meters::{Call, Mark, Meters},
 };
 use crate::{
     media::{Sample, Track},
@@ -73,6 +76,9 @@ pub struct Closing {
     properties: Vec<(String, String)>,
     /// For the next segment of the run.
     pub carry: Vec<u8>,
+    /// Of all calls, and bytes of memory that the instance had at the end.
+    pub(super) computing: Duration,
+    pub(super) memory: usize,
 }
 
 /// A segment that its writer could not go on with, and why. What was committed can be repaired.
@@ -184,20 +190,40 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// Instantiates the component and opens the segment. On an error the segment's files are removed.
     pub async fn open(version: Arc<Version>, segment: Segment, begin: Begin) -> Result<Self, FormatError> {
+        let meters = version.meters.clone();
+        Self::open_counted(version, meters, segment, begin).await
+    }
+
+    /// The same for a segment that is nobody's recording: it does not count.
+    pub(super) async fn open_aside(
+        version: Arc<Version>,
+        segment: Segment,
+        begin: Begin,
+    ) -> Result<Self, FormatError> {
+        Self::open_counted(version, Arc::default(), segment, begin).await
+    }
+
+    async fn open_counted(
+        version: Arc<Version>,
+        meters: Arc<Meters>,
+        segment: Segment,
+        begin: Begin,
+    ) -> Result<Self, FormatError> {
         let last_ms = begin.origin_ms;
         let start = journal_start(&version, &segment, begin);
         let from = format!("{} {}", version.label(), segment.path().display());
         let wit = wit_start(&start);
         let mut session = Session::new(segment, start, false, version.needs);
         session.recent = version.engine.bundles().map(|bundles| bundles.recent());
-        let state = State::with_session(&version.engine, &version.limits, &version.meters, &from, session);
+        let mut state = State::with_session(&version.engine, &version.limits, &meters, &from, session);
+        state.recalls = version.recalls.clone();
         let mut store = store(&version.engine, &version.limits, state);
         let result = async {
             check_codecs(&version, &wit.tracks)?;
             let mut instance = Instance::new(&mut store, &version).await?;
             let time = Time::of(&version.limits, Limit::OpenTime);
             let opened = call(&mut store, time, async |store| instance.open(store, &wit).await).await?;
-            opened.map_err(refused)?;
+            opened.map_err(|error| refused(&store, &error))?;
             let session = store.data_mut().session.as_mut().expect("a writer has a session");
             session.segment.begun().await?;
             Ok(instance)
@@ -205,7 +231,7 @@ impl Writer {
         .await;
         match result {
             Ok(instance) => {
-                let mark = Mark::new(version.meters.clone());
+                let mark = Mark::new(meters);
                 let mut writer = Self { version, instance, store, mark, last_ms, dead: false };
                 writer.measure();
                 Ok(writer)
@@ -285,12 +311,12 @@ impl Writer {
             payloads.reserve_exact(batch.iter().map(|s| s.data.len()).sum());
         }
         let bytes = batch.iter().map(|sample| sample.data.len() as u64).sum();
-        self.version.meters.given(batch.len() as u64, bytes);
+        self.store.data().meters.given(batch.len() as u64, bytes);
         let session = self.session_mut();
         if let Some(recent) = &mut session.recent {
             recent.push(Step::Samples(batch.to_vec()));
         }
-        session.appended_in_call = 0;
+        session.begin_call();
         session.media_ms = last_ms.saturating_sub(session.start.origin_ms);
         session.given += bytes;
         let headers: Vec<WitSample> = batch
@@ -315,7 +341,7 @@ impl Writer {
         let result =
             call(&mut self.store, time, async |store| instance.write(store, &headers, &payloads).await)
                 .await?;
-        let needed = result.map_err(refused)?;
+        let needed = result.map_err(|error| refused(&self.store, &error))?;
         let limits = self.version.limits.clone();
         let session = self.session_mut();
         let (first, next) = (session.held.first(), session.held.next());
@@ -335,7 +361,7 @@ impl Writer {
             None
         };
         if let Some(limit) = exceeded {
-            self.version.meters.limit(limit);
+            self.store.data().meters.limit(limit);
             return Err(limits.exceeded(limit).into());
         }
         Ok(session.segment.flush().await?)
@@ -358,13 +384,13 @@ impl Writer {
             if let Some(recent) = &mut session.recent {
                 recent.push(Step::Tracks(given.to_vec()));
             }
-            session.appended_in_call = 0;
+            session.begin_call();
             let time = Time::of(&self.version.limits, Limit::WriteTime).measured(Call::UpdateTracks);
             let instance = &mut self.instance;
             let answer =
                 call(&mut self.store, time, async |store| instance.update_tracks(store, &tracks).await)
                     .await?;
-            let answer = answer.map_err(refused)?;
+            let answer = answer.map_err(|error| refused(&self.store, &error))?;
             self.session_mut().segment.flush().await?;
             Ok(answer)
         }
@@ -376,7 +402,7 @@ impl Writer {
     pub async fn finish(mut self, end: End) -> Result<Closing, Failed> {
         let tracks = end.tracks.iter().map(|&(track, dts)| TrackEnd { track, dts }).collect();
         let session = self.session_mut();
-        session.appended_in_call = 0;
+        session.begin_call();
         if let Some(recent) = &mut session.recent {
             recent.push(Step::End(end.clone()));
         }
@@ -387,7 +413,7 @@ impl Writer {
             let instance = &mut self.instance;
             let summary =
                 call(&mut self.store, time, async |store| instance.finish(store, &end).await).await?;
-            let summary = summary.map_err(refused)?;
+            let summary = summary.map_err(|error| refused(&self.store, &error))?;
             if summary.carry.len() > MAX_CARRY {
                 let length = summary.carry.len();
                 return Err(Cause::Contract(format!("carry has {length} bytes, at most {MAX_CARRY}")));
@@ -407,7 +433,8 @@ impl Writer {
             Ok(summary) => summary,
             Err(error) => return Err(Failed { error, orphan: self.abandon().await }),
         };
-        self.version.meters.finished();
+        self.store.data().meters.finished();
+        let (computing, memory) = (self.computing(), self.memory());
         let session = self.store.data_mut().session.take().expect("a writer has a session");
         let properties = summary.properties.into_iter().map(|p| (p.key, p.value)).collect();
         Ok(Closing {
@@ -415,6 +442,8 @@ impl Writer {
             segment: session.segment,
             carry: summary.carry,
             properties,
+            computing,
+            memory,
         })
     }
 
@@ -452,7 +481,8 @@ impl Writer {
         debug_assert!(!self.dead, "{call} after an error");
         self.measure();
         result.map_err(|cause| {
-            self.dead = true;
+            // Who does not take what it is given can still end.
+            self.dead = !cause.is_refusal();
             let cause = blame(cause, &self.session().segment);
             blamed(&self.version, &self.store, call, &cause);
             FormatError { component: self.version.label(), call, cause }
@@ -485,7 +515,7 @@ pub async fn recover(
         let recovery = plugin.reelwright_writer_recovery();
         let summary =
             call(&mut store, time, async |store| recovery.call_recover(store, &wit, &outputs).await).await?;
-        let summary = summary.map_err(refused)?;
+        let summary = summary.map_err(|error| refused(&store, &error))?;
         let session = store.data().session.as_ref().expect("it was given above");
         if !session.segment.has_main() {
             return Err(no_main_file());
@@ -493,9 +523,13 @@ pub async fn recover(
         Ok(summary)
     }
     .await;
-    let session = store.data_mut().session.take().expect("it was given above");
+    let state = store.data_mut();
+    let (computing, memory) = (state.computing, state.growth.memory_used() as usize);
+    let session = state.session.take().expect("it was given above");
     match result {
         Ok(summary) => Ok(Closing {
+            computing,
+            memory,
             component: version.label(),
             segment: session.segment,
             carry: summary.carry,
@@ -517,7 +551,7 @@ fn blame(cause: Cause, segment: &Segment) -> Cause {
 
 /// Counts a failure, and leaves a crash bundle if the component is to blame.
 fn blamed(version: &Version, store: &Store<State>, call: &'static str, cause: &Cause) {
-    version.meters.failed(cause);
+    store.data().meters.failed(cause);
     if let Some(bundles) = version.engine.bundles() {
         bundles.leave(version, store.data(), call, cause);
     }
@@ -556,11 +590,14 @@ pub(super) fn store(engine: &Engine, limits: &Limits, state: State) -> Store<Sta
     store.set_hostcall_fuel(usize::try_from(limits.hostcall_bytes).unwrap_or(usize::MAX));
     store.epoch_deadline_callback(|store| {
         let state = store.data();
-        match state.turn.computing() > state.time_allowed {
-            true => Err(OutOfTime.into()),
-            // Others get their turn.
-            false => Ok(UpdateDeadline::YieldCustom(1, Box::pin(state.turn.clone().give_way()))),
+        if state.turn.computing() > state.time_allowed {
+            return Err(OutOfTime.into());
         }
+        if state.is_recalled() {
+            return Err(Recalled.into());
+        }
+        // Others get their turn.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(state.turn.clone().give_way())))
     });
     store
 }
@@ -568,6 +605,10 @@ pub(super) fn store(engine: &Engine, limits: &Limits, state: State) -> Store<Sta
 #[derive(Debug, thiserror::Error)]
 #[error("out of time")]
 struct OutOfTime;
+
+#[derive(Debug, thiserror::Error)]
+#[error("its version was taken out of use meanwhile")]
+struct Recalled;
 
 /// Instantiates a component within the limits of `open`.
 pub(super) async fn instantiate(
@@ -591,6 +632,8 @@ pub(super) async fn call<T>(
     let state = store.data_mut();
     state.growth.refused = None;
     state.time_allowed = time.allowed;
+    state.said_no = None;
+    state.recalls_before = state.recalls.load(Relaxed);
     let turn = state.turn.clone();
     store.set_epoch_deadline(1);
     let result = turn.run(call(store)).await;
@@ -645,8 +688,10 @@ fn no_main_file() -> Cause {
     Cause::Contract("it left no main file: none was created, and no spool promoted".into())
 }
 
-fn refused(error: WitError) -> Cause {
-    Cause::Refused { code: one_line(&error.code), message: one_line(&error.message) }
+/// An error that a component gave.
+fn refused(store: &Store<State>, error: &WitError) -> Cause {
+    let passed_on = store.data().said_no.as_ref() == Some(&error.code);
+    Cause::Refused { code: one_line(&error.code), message: one_line(&error.message), passed_on }
 }
 
 fn check_codecs(version: &Version, tracks: &[WitTrack]) -> Result<(), Cause> {
@@ -661,6 +706,7 @@ fn check_codecs(version: &Version, tracks: &[WitTrack]) -> Result<(), Cause> {
                 version.manifest.format,
                 one_line(&codecs.join(", "))
             ),
+            passed_on: false,
         }),
         None => Ok(()),
     }

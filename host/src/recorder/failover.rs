@@ -3,10 +3,11 @@
 //! ```text
 //!   active version ──2 strikes──▶ fallbacks, best first ──2 strikes each──▶ the last resort
 //!         ▲                                                                      │
-//!         └──── at a regular cut after a back-off (1 min, doubling to 1 h) ──────┘
+//!         └──── at a cut after a back-off (1 min, doubling to 1 h) ──────────────┘
 //! ```
 //!
-//! A strike counts for ten minutes. A version that is tried again after its back-off is out with one strike.
+//! A strike counts for ten minutes. A version that is tried again after its back-off is out with one strike. One that
+//! takes nothing of what it is given is out at once.
 
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,26 @@ pub(super) struct Candidate<'a> {
 impl Failover {
     /// A version failed by its own fault.
     pub(super) fn failed(&mut self, sha256: &str, now: Instant) {
+        let failing = self.get(sha256);
+        failing.strikes.retain(|&strike| now.duration_since(strike) < WINDOW);
+        failing.strikes.push(now);
+        if failing.strikes.len() >= STRIKES || failing.probation {
+            failing.put_out(now);
+        }
+    }
+
+    /// A version does not take what it is given, and is out.
+    pub(super) fn put_out(&mut self, sha256: &str, now: Instant) {
+        self.get(sha256).put_out(now);
+    }
+
+    /// Whether a version's back-off is over, so that it is to be tried again.
+    pub(super) fn is_due(&self, sha256: &str, now: Instant) -> bool {
+        let failing = self.0.iter().find(|failing| failing.sha256 == sha256);
+        failing.is_none_or(|failing| failing.out.is_none_or(|until| until <= now))
+    }
+
+    fn get(&mut self, sha256: &str) -> &mut Failing {
         let i = self.0.iter().position(|failing| failing.sha256 == sha256).unwrap_or_else(|| {
             if self.0.len() >= REMEMBERED {
                 self.0.remove(0);
@@ -59,15 +80,7 @@ impl Failover {
             });
             self.0.len() - 1
         });
-        let failing = &mut self.0[i];
-        failing.strikes.retain(|&strike| now.duration_since(strike) < WINDOW);
-        failing.strikes.push(now);
-        if failing.strikes.len() >= STRIKES || failing.probation {
-            failing.out = Some(now + failing.back_off);
-            failing.back_off = (failing.back_off * 2).min(BACK_OFF.1);
-            failing.probation = false;
-            failing.strikes.clear();
-        }
+        &mut self.0[i]
     }
 
     /// Who writes the next segment, the active version being the first; `None`: the last resort. `regular`: the
@@ -88,6 +101,15 @@ impl Failover {
             }
             Some(_) => false,
         }
+    }
+}
+
+impl Failing {
+    fn put_out(&mut self, now: Instant) {
+        self.out = Some(now + self.back_off);
+        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+        self.probation = false;
+        self.strikes.clear();
     }
 }
 
@@ -143,7 +165,9 @@ mod tests {
         let (mut at, mut back_off) = (0, 60);
         for _ in 0..10 {
             assert_eq!(failover.choose(&ALL, true, after(start, at + back_off - 1)), Some(1));
+            assert!(!failover.is_due("active", after(start, at + back_off - 1)));
             at += back_off;
+            assert!(failover.is_due("active", after(start, at)));
             assert_eq!(failover.choose(&ALL, false, after(start, at)), Some(1), "not in the middle");
             assert_eq!(failover.choose(&ALL, true, after(start, at)), Some(0));
             assert_eq!(failover.choose(&ALL, false, after(start, at)), Some(0), "until it fails");

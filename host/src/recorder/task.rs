@@ -130,7 +130,7 @@ struct Running {
     /// The active version, as far as it was heeded, and the one that wrote last: its hash and its label.
     heeded_version: Option<String>,
     last_version: Option<(String, String)>,
-    /// When the last segment began to be closed.
+    /// When the last segment was cut or failed, if the next was to begin at once.
     cut_at: Option<Instant>,
     /// Writes beside it, for comparison.
     shadow: Option<Shadow>,
@@ -662,9 +662,10 @@ impl Running {
             }
         });
         let component = (writer.version().sha256.clone(), writer.version().label());
+        let cut_at = self.cut_at.take();
         let former = self.last_version.replace(component.clone()).filter(|former| former.0 != component.0);
         if let Some(former) = &former {
-            let pause = self.cut_at.map_or(Duration::ZERO, |cut_at| cut_at.elapsed());
+            let pause = cut_at.map_or(Duration::ZERO, |cut_at| cut_at.elapsed());
             writer.version().meters.swap_pause(pause);
             tracing::info!(
                 config_id = self.run.recording.config_id,
@@ -829,7 +830,21 @@ impl Running {
         }
         self.count(&self.batch, |count, written| *count += written);
         self.kept.push(self.batch.drain(..));
+        self.end_substitute();
         self.taken_over().await
+    }
+
+    /// Ends a segment that is not the active version's when that may be tried again, if nothing else ever ends it.
+    fn end_substitute(&mut self) {
+        let settings = &self.run.recording.settings;
+        let is_substitute = self.picked.as_ref().is_some_and(|picked| picked.who != Who::Active);
+        if !is_substitute || settings.is_chunked() || self.segment.is_none() {
+            return;
+        }
+        let active = self.run.parts.formats.get(&settings.format);
+        if active.is_some_and(|active| self.failover.is_due(&active.sha256, Instant::now())) {
+            self.plan.split(false);
+        }
     }
 
     /// Changes how much the run says that it has written.
@@ -851,9 +866,10 @@ impl Running {
     /// Lets the writer end its segment. The disk's part goes on beside the next segment.
     async fn close(&mut self, reason: &'static str, ends: Vec<(u32, i64)>) -> Result<(), Unfinished> {
         let Some(current) = self.segment.take() else { return Ok(()) };
-        self.cut_at = Some(Instant::now());
         // At a cut the next is opened at once.
-        self.run.recording.update_run(self.run.stream_id, |run| run.writing = reason == "cut");
+        let is_cut = reason == "cut";
+        self.cut_at = is_cut.then(Instant::now);
+        self.run.recording.update_run(self.run.stream_id, |run| run.writing = is_cut);
         let Current { writer, origin_ms, samples, tally, away_ms, over, .. } = current;
         let version = writer.version().clone();
         let manifest =
@@ -989,10 +1005,23 @@ impl Running {
         }
     }
 
+    /// Whoever takes nothing that it is given has another try in its place.
+    fn refused(&mut self, error: &SegmentError) {
+        let refuses = matches!(error, SegmentError::Format(error) if error.is_refusal());
+        if refuses
+            && self.strikes >= MAX_STRIKES
+            && let Some(picked) = self.picked.as_ref().filter(|picked| picked.who != Who::LastResort)
+        {
+            self.failover.put_out(&picked.version.sha256, Instant::now());
+            self.strikes = 0;
+        }
+    }
+
     /// Lets another segment begin with what the one that failed, if it was begun, does not have. `false`: that is not
     /// known any more.
     async fn fail_over(&mut self, error: &SegmentError, again: Option<Step>) -> bool {
         let since = Instant::now();
+        self.cut_at.get_or_insert(since);
         if self.segment.is_none() {
             self.report_failure(error, report::Next::Again);
             self.over.get_or_insert(Over { samples: 0, away_ms: 0, since });
@@ -1032,7 +1061,10 @@ impl Running {
         let rest = self.kept().since(point.samples);
         match self.fault(&error) {
             Some(picked) => self.strike(&picked, &error),
-            None => self.strikes += u32::from(!self.is_trouble(&error)),
+            None => {
+                self.strikes += u32::from(!self.is_trouble(&error));
+                self.refused(&error);
+            }
         }
         let is_disk = matches!(&error, SegmentError::Format(error) if error.disk_error().is_some());
         let all_is_there = rest.as_ref().is_some_and(Vec::is_empty) && !is_disk;
@@ -1087,7 +1119,10 @@ impl Running {
             // Nobody is to blame, and it may pass.
             return Box::pin(self.heed_disk()).await;
         }
-        self.strikes += u32::from(fault.is_none());
+        if fault.is_none() {
+            self.strikes += 1;
+            self.refused(&error);
+        }
         if self.strikes < MAX_STRIKES {
             return Ok(());
         }

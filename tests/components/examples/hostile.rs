@@ -115,10 +115,15 @@ const PROBE_US: i64 = 1_700_000_000_123_456;
 /// Size of a piece of memory that is never given back.
 const NEVER_FREED: usize = 7_777;
 
-/// Whether the next allocation traps.
+/// Whether the next allocation traps, and whether it spins instead.
 static NO_MORE: AtomicBool = AtomicBool::new(false);
+static SPINS: AtomicBool = AtomicBool::new(false);
 
-/// Traps at an allocation, if it is told to: the host's, for the arguments of the next call, goes through
+fn betray() -> ! {
+    if SPINS.load(Ordering::Relaxed) { spin() } else { trap() }
+}
+
+/// Traps, or spins, at an allocation, if it is told to: the host's, for the arguments of the next call, goes through
 /// `cabi_realloc`. And when it is to free a certain piece: the host lets a result be freed by `cabi_post_…`.
 #[derive(Debug)]
 struct Treacherous;
@@ -130,7 +135,7 @@ static ALLOCATOR: Treacherous = Treacherous;
 unsafe impl GlobalAlloc for Treacherous {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if NO_MORE.load(Ordering::Relaxed) {
-            trap();
+            betray();
         }
         // SAFETY: the caller's.
         unsafe { System.alloc(layout) }
@@ -138,7 +143,7 @@ unsafe impl GlobalAlloc for Treacherous {
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         if layout.size() == NEVER_FREED {
-            trap();
+            betray();
         }
         // SAFETY: the caller's.
         unsafe { System.dealloc(ptr, layout) }
@@ -287,6 +292,10 @@ impl Hostile {
             "read-much" => {
                 out.read(0, 2 << 30)?;
             }
+            "patch-loop" => loop {
+                let at = out.append(b"x", &[])?;
+                out.patch(at, b"y")?;
+            },
             "head" => {
                 out.head(4096)?;
             }
@@ -465,6 +474,10 @@ impl Writer for Hostile {
                 "far-too-high" => return Ok(u64::MAX),
                 "falling" if self.calls > 1 => return Ok(0),
                 "realloc" => NO_MORE.store(true, Ordering::Relaxed),
+                "realloc-loop" => {
+                    SPINS.store(true, Ordering::Relaxed);
+                    NO_MORE.store(true, Ordering::Relaxed);
+                }
                 _ => self.act()?,
             }
         }
@@ -487,7 +500,8 @@ impl Writer for Hostile {
                 return Ok(summary);
             }
             "utf8-property" => return Ok(Summary::default().property("x", not_utf8())),
-            "post-return" => {
+            "post-return" | "post-return-loop" => {
+                SPINS.store(self.order.what.ends_with("loop"), Ordering::Relaxed);
                 return Ok(Summary { carry: vec![0; NEVER_FREED], ..Summary::default() });
             }
             "finish-append" => {

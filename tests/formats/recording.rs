@@ -1,9 +1,10 @@
 //! Recordings whose segments end in other ways than they should, with samples straight from the registry.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use reelwright::{
     events::{Events, Published},
+    format::{Policy, limits::Limits},
     media::{Kind, Sample},
     recorder::{Config, Parts, Phase, Recording, Recordings, Settings},
     registry::{Declared, Publisher, Registry, Source},
@@ -13,7 +14,7 @@ use reelwright::{
 
 use crate::{
     contained::hostile,
-    support::{Clip, Host, clip, component},
+    support::{Clip, Host, clip, component, marked, stalling_compiler},
 };
 
 struct Recorder {
@@ -124,6 +125,27 @@ fn errors(events: &mut tokio::sync::broadcast::Receiver<Arc<Published>>, config_
 
 fn phase(recording: &Recording) -> Phase {
     recording.status().0.phase
+}
+
+/// Nor for the compiler.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_segment_waits_for_the_formats_folder() {
+    // What is in the binary is compiled.
+    drop(Host::new().await);
+    let dir = tempfile::tempdir().unwrap();
+    let (compiler, busy) = stalling_compiler(dir.path());
+    let policy = Policy { compiler: Some(compiler), ..Policy::default() };
+    let host = Host::under(Limits::default(), policy).await;
+    let mark = dir.path().display().to_string();
+    let new = marked(fs::read(component("passthrough")).unwrap(), mark.as_bytes());
+    fs::write(host.dir.path().join("formats/new.wasm"), new).unwrap();
+    let recorder = Recorder::on(host);
+    recorder.recordings.add(settings("flv")).await.unwrap();
+    let clip = clip();
+    let sent = tokio::time::timeout(Duration::from_secs(30), recorder.send(&clip, &clip.samples)).await;
+    fs::remove_file(busy).unwrap();
+    assert!(sent.is_ok());
+    assert_eq!(recorder.files(), ["x.flv"]);
 }
 
 /// MP4 can't hold a gap of over 24.8 hours between two audio samples (`stts`, at 48 kHz).

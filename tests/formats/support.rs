@@ -27,6 +27,28 @@ pub fn embedded(format: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format).with_extension("wasm")).unwrap()
 }
 
+/// The same component with another hash: a custom section at the end (component model, Binary.md).
+pub fn marked(mut wasm: Vec<u8>, mark: &[u8]) -> Vec<u8> {
+    wasm.extend([0, u8::try_from(mark.len()).unwrap() + 5, 4]);
+    wasm.extend(b"note");
+    wasm.extend(mark);
+    wasm
+}
+
+/// A compiler that does its work only when a file is removed, and that file.
+pub fn stalling_compiler(folder: &Path) -> (PathBuf, PathBuf) {
+    let (compiler, busy) = (folder.join("compiler"), folder.join("busy"));
+    let server = env!("CARGO_BIN_EXE_reelwright");
+    let script = format!(
+        "#!/bin/sh\nwhile [ -e '{}' ]; do /bin/sleep 0.1; done\nexec '{server}' \"$@\"\n",
+        busy.display()
+    );
+    std::fs::write(&busy, "").unwrap();
+    std::fs::write(&compiler, script).unwrap();
+    std::fs::set_permissions(&compiler, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    (compiler, busy)
+}
+
 /// A component host with a media folder and a formats folder.
 pub struct Host {
     pub dir: TempDir,

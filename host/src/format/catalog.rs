@@ -4,7 +4,7 @@
 //! hash (`vault`), tried on a sample stream (`probe`), and only then one of the versions of its format (`lineup`) that
 //! may write. A change of the active version is one exchange of a pointer: segments that run keep theirs.
 //!
-//! The folder is looked at when a segment begins and each second, so that it may lie where nothing tells of changes. A
+//! The folder is looked at each second, so that it may lie where nothing tells of changes; no recording waits for that. A
 //! file that is new or changed takes over as by `swapFormat mode=drain`; when it is gone, the version before it comes
 //! back. What an operator changed since is left alone, also over a restart.
 
@@ -340,8 +340,8 @@ impl Formats {
         }
     }
 
-    /// Looks at the folder and takes what changed. Returns at once if somebody is just doing that, so that a component
-    /// that takes long to compile holds up nobody else.
+    /// Looks at the folder and takes what changed, which takes as long as compiling and probes do. Returns at once if
+    /// somebody is just doing that.
     pub async fn refresh(&self) {
         let Some(folder) = self.0.folder.clone() else { return };
         let Ok(mut files) = self.0.files.try_lock() else { return };

@@ -595,7 +595,6 @@ impl Running {
     ) -> Result<(), SegmentError> {
         let recording = self.run.recording.clone();
         let settings = &recording.settings;
-        self.run.parts.formats.refresh().await;
         self.heeded_version =
             self.run.parts.formats.get(&settings.format).map(|version| version.sha256.clone());
         let Picked { version, who } = self.pick(&tracks);

@@ -11,6 +11,7 @@ mod contained;
 mod failover;
 mod hostile;
 mod isolation;
+mod lasting;
 mod loading;
 mod meters;
 mod named;

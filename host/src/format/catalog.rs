@@ -9,14 +9,14 @@
 //! back. What an operator changed since is left alone, also over a restart.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::json;
@@ -26,7 +26,8 @@ use tokio::sync::watch;
 use super::{
     Engine, FormatError, LoadError, Version,
     cache::Cache,
-    check,
+    compile::CompileError,
+    intake,
     limits::Limits,
     lineup::{Kept, KeptMember, Lineup, LineupError, Member, Mode, Source, Stage, Swap, prefix_of, short},
     meters::Snapshot,
@@ -106,11 +107,37 @@ struct Format {
 /// What the last look at the folder found.
 #[derive(Debug, Default)]
 struct Files {
+    /// What was taken, or refused for good.
     seen: BTreeMap<PathBuf, Stamp>,
+    /// What could not be taken for a reason that may pass.
+    later: BTreeMap<PathBuf, (Stamp, Later)>,
+    /// What can't be looked at, so that it is said once.
+    hidden: BTreeSet<PathBuf>,
 }
 
 /// Changes when a file is written or replaced.
 type Stamp = (u64, u64, i64, i64, i64, i64);
+
+/// When something that failed is tried again.
+#[derive(Clone, Copy, Debug)]
+struct Later {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Later {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LAST: Duration = Duration::from_secs(60);
+
+    fn first() -> Self {
+        Self { at: Instant::now() + Self::FIRST, wait: Self::FIRST }
+    }
+
+    fn next(self) -> Self {
+        let wait = (self.wait * 2).min(Self::LAST);
+        Self { at: Instant::now() + wait, wait }
+    }
+}
 
 type Outcome = Result<Arc<Version>, Arc<ChangeError>>;
 
@@ -345,24 +372,71 @@ impl Formats {
     pub async fn refresh(&self) {
         let Some(folder) = self.0.folder.clone() else { return };
         let Ok(mut files) = self.0.files.try_lock() else { return };
-        let there = tokio::task::spawn_blocking(move || scan(&folder)).await.unwrap_or_default();
-        if files.seen == there {
-            return;
+        let path = folder.clone();
+        let there = tokio::task::spawn_blocking(move || scan(&path)).await;
+        let there = match there.map_err(std::io::Error::other).and_then(|there| there) {
+            Ok(there) => there,
+            Err(error) => {
+                if files.hidden.insert(folder.clone()) {
+                    tracing::warn!(folder = %folder.display(), %error,
+                        "the formats folder can't be read; what was taken from it stays");
+                }
+                return;
+            }
+        };
+        files.hidden.retain(|path| there.contains_key(path));
+        files.seen.retain(|path, _| there.contains_key(path));
+        files.later.retain(|path, _| there.contains_key(path));
+        let mut is_changed = false;
+        for (path, found) in &there {
+            match found {
+                Ok(stamp) => is_changed |= self.look_at_file(&mut files, path, *stamp).await,
+                Err(error) => {
+                    if files.hidden.insert(path.clone()) {
+                        tracing::warn!(file = %path.display(), %error,
+                            "a file of the formats folder can't be looked at; what was taken from it stays");
+                    }
+                }
+            }
         }
+        // After what is new, so that a file that was only renamed leaves no format without a version.
         let gone: Vec<PathBuf> = {
             let taken = lock(&self.0.taken);
             taken.keys().filter(|path| !there.contains_key(*path)).cloned().collect()
         };
-        for path in gone {
-            self.file_is_gone(&path);
+        for path in &gone {
+            self.file_is_gone(path);
         }
-        let seen = std::mem::take(&mut files.seen);
-        for (path, stamp) in there {
-            if seen.get(&path) == Some(&stamp) || self.take_file(&path, &stamp).await {
+        if is_changed || !gone.is_empty() {
+            self.keep().await;
+        }
+    }
+
+    /// Takes a file of the folder if it is new or changed. Returns whether anything may have changed.
+    async fn look_at_file(&self, files: &mut Files, path: &Path, stamp: Stamp) -> bool {
+        files.hidden.remove(path);
+        let later = files.later.get(path).filter(|(its, _)| *its == stamp).map(|(_, later)| *later);
+        if files.seen.get(path) == Some(&stamp) || later.is_some_and(|later| later.at > Instant::now()) {
+            return false;
+        }
+        let path = path.to_owned();
+        match self.take_file(&path).await {
+            Err(_) if stamp.is_young() => {}
+            Err(error) if error.may_pass() => {
+                if later.is_none() {
+                    self.tell_not_taken(&path, &error);
+                }
+                files.later.insert(path, (stamp, later.map_or_else(Later::first, Later::next)));
+            }
+            result => {
+                if let Err(error) = result {
+                    self.tell_not_taken(&path, &error);
+                }
+                files.later.remove(&path);
                 files.seen.insert(path, stamp);
             }
         }
-        self.keep().await;
+        true
     }
 
     /// Loads a component from a file, without taking it into use.
@@ -629,7 +703,7 @@ impl Formats {
             }
         }
         let names = self.0.embedded.iter().map(|version| version.manifest.format.clone());
-        let names: std::collections::BTreeSet<_> = names.chain(registry.formats.keys().cloned()).collect();
+        let names: BTreeSet<_> = names.chain(registry.formats.keys().cloned()).collect();
         let mut kept = registry.formats;
         let mut untried = Vec::new();
         for name in names {
@@ -664,39 +738,19 @@ impl Formats {
         }
     }
 
-    /// Takes a file of the folder that is new or changed. `false`: it is to be looked at again.
-    async fn take_file(&self, path: &Path, stamp: &Stamp) -> bool {
-        let result = async {
-            let wasm = read_file(path.to_owned()).await?;
-            let loading = self.stage(wasm, Source::Folder(path.to_owned()), None, None);
-            Ok(loading.map_err(Arc::new)?.outcome().await?)
-        }
-        .await;
-        let version = match result {
-            Ok(version) => version,
-            Err(TakeError::Read(_)) | Err(TakeError::Change(_)) if stamp.is_young() => return false,
-            Err(error) => {
-                let before = lock(&self.0.taken).get(path).cloned();
-                let kept = self.read(|formats| {
-                    let mut all = formats.values().flat_map(|format| format.lineup.members());
-                    all.find(|m| Some(&m.sha256) == before.as_ref() && m.stage == Stage::Active)?.code.clone()
-                });
-                let label = kept.as_ref().map_or("nothing".into(), |version| version.label());
-                tracing::error!(file = %path.display(), %error, kept = label, "format not loaded");
-                let payload = json!({
-                    "file": path.to_string_lossy(), "error": error.to_string(), "kept": kept.as_deref().map(about),
-                });
-                self.send(Event::new("formatFailed", payload));
-                return true;
-            }
-        };
+    /// Takes a file of the folder that is new or changed.
+    async fn take_file(&self, path: &Path) -> Result<(), TakeError> {
+        let wasm = read_file(path.to_owned()).await?;
+        let loading = self.stage(wasm, Source::Folder(path.to_owned()), None, None);
+        let version = loading.map_err(Arc::new)?.outcome().await?;
         let before = lock(&self.0.taken).insert(path.to_owned(), version.sha256.clone());
         if before.as_ref() == Some(&version.sha256) {
             // Whatever an operator did with it since holds.
-            return true;
+            return Ok(());
         }
         let name = &version.manifest.format;
         let swapped = self.write(name, |lineup, now_us| {
+            lineup.comes_from(&version.sha256, Source::Folder(path.into()));
             let swap = match lineup.activate(&version.sha256, Mode::Drain, "the formats folder", now_us) {
                 Err(LineupError::IsActive) => None,
                 swap => Some(swap?),
@@ -706,12 +760,33 @@ impl Formats {
         if let Err(error) = swapped {
             tracing::warn!(file = %path.display(), format = version.label(), %error, "loaded, and not taken into use");
         }
-        true
+        Ok(())
     }
 
-    /// A file of the folder is there no longer: what writes from it does not go on.
+    /// Says that a file of the folder is not taken, and what writes instead.
+    fn tell_not_taken(&self, path: &Path, error: &TakeError) {
+        let before = lock(&self.0.taken).get(path).cloned();
+        let kept = self.read(|formats| {
+            let mut all = formats.values().flat_map(|format| format.lineup.members());
+            all.find(|m| Some(&m.sha256) == before.as_ref() && m.stage == Stage::Active)?.code.clone()
+        });
+        let label = kept.as_ref().map_or("nothing".into(), |version| version.label());
+        let is_tried_again = error.may_pass();
+        tracing::error!(file = %path.display(), %error, kept = label, is_tried_again, "format not loaded");
+        let payload = json!({
+            "file": path.to_string_lossy(), "error": error.to_string(), "kept": kept.as_deref().map(about),
+        });
+        self.send(Event::new("formatFailed", payload));
+    }
+
+    /// A file of the folder is there no longer: what writes from it does not go on, unless another file has it.
     fn file_is_gone(&self, path: &Path) {
         let Some(sha256) = lock(&self.0.taken).remove(path) else { return };
+        if let Some(other) = self.0.in_folder(&sha256) {
+            let mut formats = self.0.write();
+            formats.values_mut().for_each(|f| f.lineup.comes_from(&sha256, Source::Folder(other.clone())));
+            return;
+        }
         let name = self.read(|formats| {
             let is_its = |member: &&Member<Arc<Version>>| {
                 member.sha256 == sha256
@@ -772,8 +847,8 @@ impl Formats {
         let is_signed = self.0.engine.policy().key.is_some();
         let keep = move || {
             let signature = file.filter(|_| is_signed).map(signature::beside);
-            let signature = signature.map(std::fs::read).transpose()?;
-            vault.put(&its_sha256, &wasm, signature.as_deref())
+            let signature = signature.map(|path| signature::read(&path)).transpose()?;
+            vault.put(&its_sha256, &wasm, signature.as_ref().map(String::as_bytes))
         };
         let kept = tokio::task::spawn_blocking(keep).await;
         kept.map_err(std::io::Error::other).and_then(|kept| kept).map_err(ChangeError::Keep)?;
@@ -996,6 +1071,31 @@ enum TakeError {
     Change(#[from] Arc<ChangeError>),
 }
 
+impl TakeError {
+    /// Whether it is worth to try the same file again.
+    fn may_pass(&self) -> bool {
+        match self {
+            TakeError::Read(error) => may_pass(error),
+            TakeError::Change(error) => match &**error {
+                ChangeError::Load(error) => may_pass(error),
+                ChangeError::Busy | ChangeError::Keep(_) | ChangeError::Lost => true,
+                _ => false,
+            },
+        }
+    }
+}
+
+/// Whether it is worth to load the same component again: the disk, or the system, said no.
+fn may_pass(error: &LoadError) -> bool {
+    match error {
+        LoadError::Read(error) => {
+            error.raw_os_error().is_some() && error.kind() != std::io::ErrorKind::NotFound
+        }
+        LoadError::Compiler(error) => !matches!(error, CompileError::Limit { .. }),
+        _ => false,
+    }
+}
+
 fn member(version: &Arc<Version>, source: Source, now_us: i64) -> Member<Arc<Version>> {
     let Version { sha256, manifest, .. } = &**version;
     let mut member =
@@ -1050,23 +1150,25 @@ impl Young for Stamp {
     }
 }
 
-/// The components in a folder. One that can't be read is as good as empty.
-fn scan(folder: &Path) -> BTreeMap<PathBuf, Stamp> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let components = entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "wasm"));
-    components
-        .filter_map(|path| {
-            let m = std::fs::metadata(&path).ok()?;
-            let stamp = (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-            Some((path, stamp))
-        })
-        .collect()
+/// The components in a folder. What can't be looked at is there all the same.
+fn scan(folder: &Path) -> std::io::Result<BTreeMap<PathBuf, std::io::Result<Stamp>>> {
+    let mut there = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "wasm") {
+            continue;
+        }
+        let stamp = std::fs::metadata(&path)
+            .map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()));
+        if !matches!(&stamp, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+            there.insert(path, stamp);
+        }
+    }
+    Ok(there)
 }
 
 async fn read_file(path: PathBuf) -> Result<Vec<u8>, LoadError> {
-    let read = move || {
-        check::check_size(std::fs::metadata(&path)?.len())?;
-        Ok(std::fs::read(path)?)
-    };
-    tokio::task::spawn_blocking(read).await.map_err(|e| LoadError::Read(std::io::Error::other(e)))?
+    tokio::task::spawn_blocking(move || intake::read_file(&path))
+        .await
+        .map_err(|e| LoadError::Read(std::io::Error::other(e)))?
 }

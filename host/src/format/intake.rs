@@ -1,4 +1,5 @@
-//! Component files that commands name: read only from where the operator keeps such files.
+//! Component files, read without trust in what they are; those that commands name only from where the operator keeps
+//! such files.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,7 +10,10 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::{LoadError, check::MAX_COMPONENT};
+use super::{
+    LoadError,
+    check::{MAX_COMPONENT, check_size},
+};
 use crate::output::Roots;
 
 /// Reads a component. A relative path lies in the formats folder or in the media root; where a file really lies, with
@@ -31,23 +35,29 @@ pub fn read(text: &str, folder: Option<&Path>, roots: &Roots) -> Result<(PathBuf
     if !allowed {
         return Err(LoadError::Outside { path });
     }
+    let wasm = read_all(file, &path)?;
+    Ok((path, wasm))
+}
+
+/// Reads a component that the operator named. Blocks, but not for ever, whatever it is.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
+    read_all(open(path)?, path)
+}
+
+fn read_all(file: File, path: &Path) -> Result<Vec<u8>, LoadError> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(LoadError::NotAFile { path });
+        return Err(LoadError::NotAFile { path: path.to_owned() });
     }
-    if metadata.len() > MAX_COMPONENT {
-        return Err(LoadError::TooLarge { size: metadata.len() });
-    }
+    check_size(metadata.len())?;
     let mut wasm = Vec::new();
     file.take(MAX_COMPONENT + 1).read_to_end(&mut wasm)?;
-    match wasm.len() as u64 {
-        size if size > MAX_COMPONENT => Err(LoadError::TooLarge { size }),
-        _ => Ok((path, wasm)),
-    }
+    check_size(wasm.len() as u64)?;
+    Ok(wasm)
 }
 
 /// Opens whatever it is, without waiting for a FIFO's other end.
-fn open(path: &Path) -> std::io::Result<File> {
+pub(super) fn open(path: &Path) -> std::io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
 }

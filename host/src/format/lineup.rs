@@ -373,6 +373,13 @@ impl<V: Clone> Lineup<V> {
         }
     }
 
+    /// Says where a version comes from now. What is in the binary stays that.
+    pub fn comes_from(&mut self, sha256: &str, source: Source) {
+        if let Some(member) = self.member(sha256).filter(|member| member.source != Source::Embedded) {
+            member.source = source;
+        }
+    }
+
     /// What came from there is not taken again by itself.
     pub fn disown(&mut self, source: &Source) {
         for member in self.members.iter_mut().filter(|member| member.source == *source) {

@@ -1,15 +1,14 @@
 //! Signatures of components, by minisign: `X.wasm.minisig` beside `X.wasm`.
 
 use std::{
-    fs,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use minisign_verify::{PublicKey, Signature};
 
-use super::guest_log::one_line;
+use super::{guest_log::one_line, intake};
 
 /// Most bytes of a signature's file.
 const MAX_SIGNATURE: u64 = 4 << 10;
@@ -52,19 +51,25 @@ pub(super) fn beside(file: impl AsRef<Path>) -> PathBuf {
     path.into()
 }
 
+/// Reads a signature. Blocks, but not for ever, whatever it is.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    intake::open(path)?.take(MAX_SIGNATURE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 impl Key {
     /// Checks that who has this key signed the bytes of a file, and nothing else. Blocks.
     pub(super) fn check(&self, file: &Path, bytes: &[u8]) -> Result<(), SignatureError> {
         let path = beside(file);
         let file = path.display().to_string();
-        let mut text = String::new();
-        match fs::File::open(&path).and_then(|f| f.take(MAX_SIGNATURE).read_to_string(&mut text)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let text = match read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SignatureError::Missing(file));
             }
             Err(error) => return Err(SignatureError::Read { file, error: error.to_string() }),
-        }
+        };
         self.verify(&text, bytes).map_err(|error| SignatureError::Bad { file, error: one_line(&error) })
     }
 
@@ -77,6 +82,8 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     // Made by minisign 0.11; the keys were thrown away.

@@ -461,22 +461,10 @@ impl Formats {
                 return Err(ChangeError::OtherHash { expected, found });
             }
         }
-        let mut loading = lock(&self.0.loading);
-        if let Some(known) = loading.get(&found) {
-            return Ok(known.clone());
-        }
-        if loading.len() >= MAX_LOADING {
-            return Err(ChangeError::Busy);
-        }
-        let (tell_version, version) = watch::channel(None);
-        let (tell_outcome, outcome) = watch::channel(None);
-        let begun = Loading { sha256: found.clone(), version, outcome };
-        loading.insert(found.clone(), begun.clone());
-        drop(loading);
         let formats = self.clone();
         let (is_file, from) = (matches!(source, Source::Folder(_)), source.to_text());
-        tokio::spawn(async move {
-            let admitted = formats.admit(&found, wasm, source, format, &tell_version).await;
+        self.begin(found.clone(), MAX_LOADING, async move |told| {
+            let admitted = formats.admit(&found, wasm, source, format, &told).await;
             if let Err(error) = &admitted
                 && !is_file
             {
@@ -485,8 +473,35 @@ impl Formats {
                 formats.send(Event::new("formatFailed", payload));
             }
             formats.keep().await;
-            lock(&formats.0.loading).remove(&found);
-            tell_outcome.send_replace(Some(admitted.map_err(Arc::new)));
+            admitted
+        })
+    }
+
+    /// Brings a component on its way, unless it is, or `most` are.
+    fn begin<W, F>(&self, sha256: String, most: usize, work: W) -> Result<Loading, ChangeError>
+    where
+        W: FnOnce(watch::Sender<Option<Arc<Version>>>) -> F,
+        F: Future<Output = Result<Arc<Version>, ChangeError>> + Send + 'static,
+    {
+        let mut loading = lock(&self.0.loading);
+        if let Some(known) = loading.get(&sha256) {
+            return Ok(known.clone());
+        }
+        if loading.len() >= most {
+            return Err(ChangeError::Busy);
+        }
+        let (tell_version, version) = watch::channel(None);
+        let (tell_outcome, outcome) = watch::channel(None);
+        let begun = Loading { sha256: sha256.clone(), version, outcome };
+        loading.insert(sha256.clone(), begun.clone());
+        drop(loading);
+        let under_way = UnderWay { formats: self.clone(), sha256, tell_outcome };
+        let work = work(tell_version);
+        tokio::spawn(async move {
+            let outcome = work.await;
+            let tell_outcome = under_way.tell_outcome.clone();
+            drop(under_way);
+            tell_outcome.send_replace(Some(outcome.map_err(Arc::new)));
         });
         Ok(begun)
     }
@@ -1062,6 +1077,20 @@ impl Drop for Seat {
     }
 }
 
+/// A component in `loading`, however its way ends. Who waits for it learns of that afterwards.
+#[derive(Debug)]
+struct UnderWay {
+    formats: Formats,
+    sha256: String,
+    tell_outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        lock(&self.formats.0.loading).remove(&self.sha256);
+    }
+}
+
 /// Why a file of the folder is not taken.
 #[derive(Debug, thiserror::Error)]
 enum TakeError {
@@ -1171,4 +1200,25 @@ async fn read_file(path: PathBuf) -> Result<Vec<u8>, LoadError> {
     tokio::task::spawn_blocking(move || intake::read_file(&path))
         .await
         .map_err(|e| LoadError::Read(std::io::Error::other(e)))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open(folder: Option<PathBuf>) -> Formats {
+        let settings = Settings { folder, ..Settings::default() };
+        Formats::open_with(Engine::new().unwrap(), settings).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_component_whose_loading_panics_can_be_loaded_again() {
+        let formats = open(None).await;
+        let sha256 = "00".repeat(32);
+        let panics = formats.begin(sha256.clone(), 1, async |_| panic!("as a test"));
+        let outcome = panics.unwrap().outcome().await;
+        assert!(matches!(*outcome.unwrap_err(), ChangeError::Lost));
+        let again = formats.begin(sha256, 1, async |_| Err(ChangeError::Busy));
+        assert!(matches!(*again.unwrap().outcome().await.unwrap_err(), ChangeError::Busy));
+    }
 }

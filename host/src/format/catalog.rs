@@ -743,14 +743,23 @@ impl Formats {
                 self.0.write().insert(name, Format { lineup, swaps: VecDeque::new(), trial });
             }
         }
-        for version in untried {
-            let formats = self.clone();
-            tokio::spawn(async move {
-                if let Err(error) = formats.try_out(&version).await {
-                    tracing::error!(format = version.label(), %error, "probe failed");
-                }
-            });
-        }
+        untried.into_iter().for_each(|version| self.try_out_later(version));
+    }
+
+    /// Has a version that was staged when the server ended write the sample stream, for which swaps wait.
+    fn try_out_later(&self, version: Arc<Version>) {
+        let formats = self.clone();
+        let begun = self.begin(version.sha256.clone(), usize::MAX, async move |told| {
+            told.send_replace(Some(version.clone()));
+            let tried = formats.try_out(&version).await;
+            if let Err(error) = &tried {
+                tracing::error!(format = version.label(), %error, "probe failed");
+            }
+            formats.keep().await;
+            tried?;
+            Ok(version)
+        });
+        drop(begun);
     }
 
     /// Takes a file of the folder that is new or changed.

@@ -139,6 +139,8 @@ pub enum LineupError {
     Pinned(String),
     #[error("that version did not pass its probe: {0}")]
     Failed(String),
+    #[error("that version has not passed its probe yet")]
+    Staged,
     #[error("that version is active already")]
     IsActive,
     #[error("there is no version to go back to")]
@@ -261,6 +263,7 @@ impl<V: Clone> Lineup<V> {
         let member = self.get(sha256).ok_or_else(unknown)?;
         match (&member.stage, &self.pin) {
             (Stage::Active, _) => Err(LineupError::IsActive),
+            (Stage::Staged, _) => Err(LineupError::Staged),
             (Stage::Failed(why), _) => Err(LineupError::Failed(why.clone())),
             (_, Some(pin)) if pin != sha256 => Err(LineupError::Pinned(pin.clone())),
             _ if member.code.is_none() => Err(unknown()),
@@ -609,6 +612,8 @@ mod tests {
         assert_eq!(active(&l), Some('a'));
         // Loaded again, it is tried again.
         l.add(member('b', Source::Command("x".into()))).unwrap();
+        assert_eq!(l.activate(&sha('b'), Mode::Now, "", 2), Err(LineupError::Staged));
+        assert_eq!(l.try_out(&sha('b'), 2), Err(LineupError::Staged));
         l.probed(&sha('b'), Ok(()), 3);
         l.activate(&sha('b'), Mode::Now, "", 4).unwrap();
     }

@@ -200,7 +200,7 @@ pub struct Listed {
     pub sha256: String,
     /// `staged`, `probed`, `failed`, `canary`, `active`, `draining`, `retired`.
     pub state: &'static str,
-    /// Why it failed.
+    /// Why it failed, or was the canary no longer.
     pub reason: Option<String>,
     /// Files of it that are being written.
     pub recordings: u64,
@@ -630,7 +630,7 @@ impl Formats {
                 return Err(LineupError::Pinned(pin).into());
             }
             let swap = is_active.then(|| lineup.leave(Mode::Drain, "unloaded", now_us));
-            lineup.end_canary_of(&sha256, now_us);
+            lineup.end_canary_of(&sha256, "it is unloaded", now_us);
             lineup.remove(&sha256)?;
             Ok((swap, sha256))
         });
@@ -731,7 +731,7 @@ impl Formats {
             let trial = kept.trial.clone();
             let mut lineup = Lineup::restore(kept, embedded, load);
             if trial.is_none() {
-                lineup.end_canary(now_us);
+                lineup.end_canary("nothing is known of its trial", now_us);
             }
             let staged = lineup.members().into_iter().filter(|member| member.stage == Stage::Staged);
             untried.extend(staged.filter_map(|member| member.code.clone()));
@@ -1161,7 +1161,10 @@ fn listed(name: &str, lineup: &Lineup<Arc<Version>>, member: &Member<Arc<Version
         version: member.version.clone(),
         sha256: member.sha256.clone(),
         state,
-        reason: if let Stage::Failed(why) = &member.stage { Some(why.clone()) } else { None },
+        reason: match &member.stage {
+            Stage::Failed(why) => Some(why.clone()),
+            _ => member.reason.clone(),
+        },
         recordings,
         source: member.source.clone(),
         since_us: member.since_us,

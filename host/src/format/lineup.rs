@@ -104,6 +104,10 @@ pub struct Member<V> {
     pub since_us: i64,
     /// It was rolled back, so that nothing but an operator takes it again.
     pub rolled_back: bool,
+    /// Why its last trial as a canary ended before it took over.
+    pub reason: Option<String>,
+    /// What it was before it became a canary, and whether it was rolled back.
+    former: Option<(Stage, bool)>,
     /// `None`: no longer loaded.
     pub code: Option<V>,
     /// When its writers failed, lately.
@@ -120,6 +124,8 @@ impl<V> Member<V> {
             stage: Stage::Staged,
             since_us: now_us,
             rolled_back: false,
+            reason: None,
+            former: None,
             code: Some(code),
             strikes: Vec::new(),
         }
@@ -230,7 +236,7 @@ impl<V: Clone> Lineup<V> {
         if let Some(known) = self.members.iter_mut().find(|known| known.sha256 == member.sha256) {
             known.code = member.code;
             if matches!(known.stage, Stage::Failed(_)) {
-                (known.stage, known.since_us) = (Stage::Staged, member.since_us);
+                (known.stage, known.since_us, known.reason) = (Stage::Staged, member.since_us, None);
             }
             return Ok(());
         }
@@ -321,31 +327,44 @@ impl<V: Clone> Lineup<V> {
     /// Makes a version a canary, in place of the one that is.
     pub fn try_out(&mut self, sha256: &str, now_us: i64) -> Result<(), LineupError> {
         self.may_take(sha256)?;
-        self.end_canary(now_us);
+        self.end_canary("another one took its place", now_us);
         if let Some(member) = self.member(sha256) {
+            member.former = Some((member.stage.clone(), member.rolled_back));
             (member.stage, member.since_us, member.rolled_back) = (Stage::Canary, now_us, false);
+            member.reason = None;
         }
         Ok(())
     }
 
-    /// The canary is one no longer.
-    pub fn end_canary(&mut self, now_us: i64) {
-        for member in self.members.iter_mut().filter(|member| member.stage == Stage::Canary) {
-            (member.stage, member.since_us) = (Stage::Probed, now_us);
-        }
+    /// The canary is again what it was before. Returns whether there was one.
+    pub fn end_canary(&mut self, why: &str, now_us: i64) -> bool {
+        let Some(member) = self.members.iter_mut().find(|member| member.stage == Stage::Canary) else {
+            return false;
+        };
+        let former = member.former.take().unwrap_or((Stage::Probed, false));
+        (member.stage, member.rolled_back) = former;
+        (member.reason, member.since_us) = (Some(why.into()), now_us);
+        true
     }
 
     /// The same, if it is that version.
-    pub fn end_canary_of(&mut self, sha256: &str, now_us: i64) {
+    pub fn end_canary_of(&mut self, sha256: &str, why: &str, now_us: i64) {
         if self.canary().is_some_and(|canary| canary.sha256 == sha256) {
-            self.end_canary(now_us);
+            self.end_canary(why, now_us);
         }
     }
 
-    /// A canary did not stand the comparison.
+    /// A canary did not stand the comparison. One that wrote before, or is in the binary, is again what it was, so that
+    /// there is something to go back to.
     pub fn fail_canary(&mut self, sha256: &str, why: &str, now_us: i64) {
-        if let Some(member) = self.member(sha256).filter(|member| member.stage == Stage::Canary) {
-            (member.stage, member.since_us) = (Stage::Failed(why.into()), now_us);
+        if self.canary().is_none_or(|canary| canary.sha256 != sha256) {
+            return;
+        }
+        self.end_canary(why, now_us);
+        let waits =
+            |member: &&mut Member<V>| member.stage == Stage::Probed && member.source != Source::Embedded;
+        if let Some(member) = self.member(sha256).filter(waits) {
+            member.stage = Stage::Failed(why.into());
         }
     }
 
@@ -427,6 +446,7 @@ impl<V: Clone> Lineup<V> {
         });
         if let Some(member) = sha256.and_then(|sha256| self.member(sha256)) {
             (member.stage, member.since_us, member.rolled_back) = (Stage::Active, now_us, false);
+            (member.reason, member.former) = (None, None);
             member.strikes.clear();
         }
         self.mode = mode;
@@ -455,6 +475,10 @@ pub struct KeptMember {
     pub since_us: i64,
     #[serde(default)]
     pub rolled_back: bool,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub former: Option<(Stage, bool)>,
 }
 
 impl<V: Clone> Lineup<V> {
@@ -467,6 +491,8 @@ impl<V: Clone> Lineup<V> {
             stage: m.stage.clone(),
             since_us: m.since_us,
             rolled_back: m.rolled_back,
+            reason: m.reason.clone(),
+            former: m.former.clone(),
         };
         Kept { members: self.members.iter().map(member).collect(), pin: self.pin.clone(), trial: None }
     }
@@ -490,7 +516,7 @@ impl<V: Clone> Lineup<V> {
                 Some(ours) if is_ours => ours.code.clone(),
                 _ => load(&member),
             };
-            let KeptMember { sha256, version, source, stage, since_us, rolled_back } = member;
+            let KeptMember { sha256, version, source, stage, since_us, rolled_back, reason, former } = member;
             let Some(code) = code else {
                 was_embedded |= stage == Stage::Active;
                 continue;
@@ -504,6 +530,8 @@ impl<V: Clone> Lineup<V> {
                 stage,
                 since_us,
                 rolled_back,
+                reason,
+                former,
                 code,
                 strikes,
             });
@@ -655,6 +683,36 @@ mod tests {
         l.try_out(&sha('b'), 4).unwrap();
         l.activate(&sha('b'), Mode::Drain, "it stood", 5).unwrap();
         assert_eq!((active(&l), l.canary().is_none()), (Some('b'), true));
+    }
+
+    #[test]
+    fn a_canary_that_wrote_before_or_is_embedded_stays_what_it_was() {
+        let mut l = lineup("bc");
+        l.activate(&sha('b'), Mode::Drain, "", 1).unwrap();
+        l.activate(&sha('c'), Mode::Drain, "", 2).unwrap();
+        for digit in ['a', 'b'] {
+            l.try_out(&sha(digit), 3).unwrap();
+            l = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)), |kept| {
+                kept.sha256.chars().next()
+            });
+            l.fail_canary(&sha(digit), "slow", 4);
+            let failed = l.get(&sha(digit)).unwrap();
+            assert_eq!((&failed.stage, failed.reason.as_deref()), (&Stage::Past, Some("slow")), "{digit}");
+        }
+        assert_eq!(l.fallbacks(&sha('c')), ['b', 'a']);
+        l.roll_back(Mode::Drain, "", 5).unwrap();
+        assert_eq!((active(&l), l.active().unwrap().reason.as_ref()), (Some('b'), None));
+        // What was rolled back is not taken again by itself.
+        l.try_out(&sha('c'), 6).unwrap();
+        l.end_canary("no longer", 7);
+        assert!(l.get(&sha('c')).unwrap().rolled_back);
+        // An embedded version that never wrote.
+        let mut l = lineup("b");
+        l.add(member('d', Source::Embedded)).unwrap();
+        l.probed(&sha('d'), Ok(()), 1);
+        l.try_out(&sha('d'), 2).unwrap();
+        l.fail_canary(&sha('d'), "slow", 3);
+        assert_eq!(l.get(&sha('d')).unwrap().stage, Stage::Probed);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::{fs, os::unix::fs::symlink, sync::Arc, time::Duration};
 use reelwright::format::{
     ChangeError, Formats,
     lineup::{Mode, Source},
+    trial::{Terms, Who},
 };
 
-use crate::support::{Host, component};
+use crate::support::{Host, component, embedded, marked};
 
 async fn load(formats: &Formats, wasm: Vec<u8>) -> Result<String, Arc<ChangeError>> {
     let loading = formats.stage(wasm, Source::Command("/x.wasm".into()), None, None).unwrap();
@@ -89,4 +90,18 @@ async fn a_component_goes_with_the_last_file_that_has_it() {
     fs::remove_file(path("c.wasm")).unwrap();
     host.formats.refresh().await;
     assert_eq!(version(&host.formats, "raw"), None);
+}
+
+#[tokio::test]
+async fn a_pin_ends_a_trial() {
+    let host = Host::new().await;
+    let canary = load(&host.formats, marked(embedded("flv"), b"a")).await.unwrap();
+    let terms = Terms { who: Who::First(1), pass_ms: 1000, mode: Mode::Drain };
+    host.formats.try_beside("flv", &canary, terms).await.unwrap();
+    let active = host.formats.get("flv").unwrap().sha256.clone();
+    assert_eq!(host.formats.pin("flv", None, true).await.unwrap(), Some(active));
+    assert!(host.formats.trial("flv").is_none() && host.formats.seat("flv", 1, "cam").is_none());
+    let listed = host.formats.versions(Some("flv"));
+    let its = listed.iter().find(|version| version.sha256 == canary).unwrap();
+    assert_eq!((its.state, its.reason.as_deref()), ("probed", Some("the format was pinned")));
 }

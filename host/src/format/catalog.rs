@@ -573,7 +573,14 @@ impl Formats {
             let swap = match &verdict {
                 Verdict::Open => return Ok((None, verdict)),
                 Verdict::Passed => {
-                    Some(format.lineup.activate(sha256, mode, "it proved itself as a canary", now_us)?)
+                    match format.lineup.activate(sha256, mode, "it proved itself as a canary", now_us) {
+                        Ok(swap) => Some(swap),
+                        Err(error) => {
+                            tracing::error!(format = seat.canary.label(), %error, "canary can't take over");
+                            format.lineup.end_canary(&format!("it could not take over: {error}"), now_us);
+                            None
+                        }
+                    }
                 }
                 Verdict::Out(why) => {
                     format.lineup.fail_canary(sha256, why, now_us);
@@ -599,7 +606,8 @@ impl Formats {
                 self.send(Event::new("formatFailed", payload));
                 self.0.changed.send_modify(|changes| *changes += 1);
             }
-            Ok(Verdict::Passed) | Err(_) => {}
+            Ok(Verdict::Passed) => {}
+            Err(error) => tracing::error!(format = seat.canary.label(), %error, "a trial is not judged"),
         }
         let formats = self.clone();
         tokio::spawn(async move { formats.keep().await });
@@ -665,7 +673,7 @@ impl Formats {
                     }
                 }
             }
-            lineup.pin(pinned);
+            lineup.pin(pinned, now_us);
             Ok((swap, lineup.pin.clone()))
         });
         let pin = changed.map_err(Arc::new)?;

@@ -415,9 +415,12 @@ impl<V: Clone> Lineup<V> {
         self.take(before.as_deref(), mode, reason, now_us)
     }
 
-    /// Keeps the format at its active version.
-    pub fn pin(&mut self, pinned: bool) {
+    /// Keeps the format at its active version, which ends a trial of another; or lets it go.
+    pub fn pin(&mut self, pinned: bool, now_us: i64) {
         self.pin = self.active().filter(|_| pinned).map(|member| member.sha256.clone());
+        if self.pin.is_some() {
+            self.end_canary("the format was pinned", now_us);
+        }
     }
 
     /// Past versions that no one needs: they give up their code. Returns whose files can go.
@@ -649,12 +652,15 @@ mod tests {
     #[test]
     fn a_pin_holds() {
         let mut l = lineup("b");
-        l.pin(true);
+        l.try_out(&sha('b'), 1).unwrap();
+        l.pin(true, 1);
+        assert!(l.canary().is_none());
+        assert_eq!(l.get(&sha('b')).unwrap().reason.as_deref(), Some("the format was pinned"));
         let pinned = LineupError::Pinned(sha('a'));
         assert_eq!(l.activate(&sha('b'), Mode::Now, "", 2), Err(pinned.clone()));
         assert_eq!(l.try_out(&sha('b'), 2), Err(pinned));
         assert!(!(0..9).any(|at| l.strike(&sha('a'), at)));
-        l.pin(false);
+        l.pin(false, 2);
         l.activate(&sha('b'), Mode::Now, "", 3).unwrap();
     }
 
@@ -778,7 +784,7 @@ mod tests {
         l.activate(&sha('b'), Mode::Now, "", 3).unwrap();
         l.activate(&sha('c'), Mode::Now, "", 4).unwrap();
         l.roll_back(Mode::Now, "", 5).unwrap();
-        l.pin(true);
+        l.pin(true, 6);
         let load = |kept: &KeptMember| kept.sha256.chars().next();
         let again = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)), load);
         assert_eq!(again.keep(), l.keep());

@@ -8,7 +8,10 @@ use reelwright::format::{
     trial::{Terms, Who},
 };
 
-use crate::support::{Host, component, embedded, marked};
+use crate::{
+    recorder::until,
+    support::{Host, begin, clip, component, embedded, marked},
+};
 
 async fn load(formats: &Formats, wasm: Vec<u8>) -> Result<String, Arc<ChangeError>> {
     let loading = formats.stage(wasm, Source::Command("/x.wasm".into()), None, None).unwrap();
@@ -104,4 +107,30 @@ async fn a_pin_ends_a_trial() {
     let listed = host.formats.versions(Some("flv"));
     let its = listed.iter().find(|version| version.sha256 == canary).unwrap();
     assert_eq!((its.state, its.reason.as_deref()), ("probed", Some("the format was pinned")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_stays_as_long_as_files_of_it_are_open() {
+    let host = Host::new().await;
+    let formats = &host.formats;
+    let mut loaded = Vec::new();
+    for mark in [b"a", b"b", b"c", b"d"] {
+        loaded.push(load(formats, marked(embedded("flv"), mark)).await.unwrap());
+    }
+    formats.swap("flv", &loaded[0], Mode::Drain).await.unwrap();
+    let clip = clip();
+    let mut writer = host.open(&formats.get("flv").unwrap(), begin(&clip, &[])).await.unwrap();
+    for sha256 in &loaded[1..] {
+        formats.swap("flv", sha256, Mode::Drain).await.unwrap();
+    }
+    assert_eq!(state(formats, "flv", &loaded[0]), Some("draining"));
+    writer.write(&clip.samples).await.unwrap();
+    let watch = tokio::spawn({
+        let formats = formats.clone();
+        async move { formats.watch().await }
+    });
+    writer.finish(clip.end()).await.unwrap().complete().await.unwrap();
+    until("it has gone", || state(formats, "flv", &loaded[0]).is_none()).await;
+    watch.abort();
+    assert_eq!(state(formats, "flv", &loaded[1]), Some("retired"));
 }

@@ -357,14 +357,22 @@ impl Formats {
         EMBEDDED.iter().find(|(format, _)| *format == name).map(|(_, wasm)| *wasm)
     }
 
-    /// Looks at the folder each second, for ever.
+    /// Looks at the folder and after versions that are no longer needed, each second, for ever.
     pub async fn watch(&self) {
-        if self.0.folder.is_some() {
+        let every_second = async || tokio::time::sleep(Duration::from_secs(1)).await;
+        let folder = async {
             loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                every_second().await;
                 self.refresh().await;
             }
-        }
+        };
+        let trim = async {
+            loop {
+                every_second().await;
+                self.trim_all().await;
+            }
+        };
+        tokio::join!(folder, trim);
     }
 
     /// Looks at the folder and takes what changed, which takes as long as compiling and probes do. Returns at once if
@@ -981,9 +989,7 @@ impl Formats {
         let (from, to) = (version(&swap.from), version(&swap.to));
         from.iter().for_each(|version| version.meters.swap_out());
         to.iter().for_each(|version| version.meters.swap_in());
-        for unloaded in format.lineup.trim() {
-            self.0.vault.remove(&unloaded);
-        }
+        self.trim(format);
         if format.swaps.len() >= REMEMBERED {
             format.swaps.pop_front();
         }
@@ -1008,6 +1014,23 @@ impl Formats {
         drop(formats);
         self.0.changed.send_modify(|changes| *changes += 1);
         Ok(value)
+    }
+
+    /// Lets go of past versions that are too many, once no file of them is open.
+    fn trim(&self, format: &mut Format) {
+        for unloaded in format.lineup.trim(is_busy) {
+            self.0.vault.remove(&unloaded);
+        }
+    }
+
+    /// The same for all formats.
+    async fn trim_all(&self) {
+        let is_due =
+            self.read(|formats| formats.values().any(|format| !format.lineup.surplus(is_busy).is_empty()));
+        if is_due {
+            self.0.write().values_mut().for_each(|format| self.trim(format));
+            self.keep().await;
+        }
     }
 
     /// Writes the registry.
@@ -1180,6 +1203,11 @@ fn listed(name: &str, lineup: &Lineup<Arc<Version>>, member: &Member<Arc<Version
         rolled_back: member.rolled_back,
         code: member.code.clone(),
     }
+}
+
+/// Whether files of a version are being written.
+fn is_busy(version: &Arc<Version>) -> bool {
+    version.recordings() > 0
 }
 
 /// A version as events have it.

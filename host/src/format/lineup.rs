@@ -423,12 +423,18 @@ impl<V: Clone> Lineup<V> {
         }
     }
 
-    /// Past versions that no one needs: they give up their code. Returns whose files can go.
-    pub fn trim(&mut self) -> Vec<String> {
-        let past = |m: &Member<V>| m.stage == Stage::Past && m.source != Source::Embedded;
-        let too_many = self.members.iter().filter(|m| past(m)).count().saturating_sub(KEPT_PAST);
-        let gone: Vec<String> =
-            self.members.iter().filter(|m| past(m)).take(too_many).map(|m| m.sha256.clone()).collect();
+    /// Past versions that are one too many, and not busy.
+    pub fn surplus(&self, is_busy: impl Fn(&V) -> bool) -> Vec<String> {
+        let past = |m: &&Member<V>| m.stage == Stage::Past && m.source != Source::Embedded;
+        let too_many = self.members.iter().filter(past).count().saturating_sub(KEPT_PAST);
+        let oldest = self.members.iter().filter(past).take(too_many);
+        let idle = oldest.filter(|m| !m.code.as_ref().is_some_and(&is_busy));
+        idle.map(|m| m.sha256.clone()).collect()
+    }
+
+    /// Lets go of those. Returns whose files can go.
+    pub fn trim(&mut self, is_busy: impl Fn(&V) -> bool) -> Vec<String> {
+        let gone = self.surplus(is_busy);
         self.members.retain(|member| !gone.contains(&member.sha256));
         gone
     }
@@ -624,8 +630,10 @@ mod tests {
         for (i, digit) in "bcde".chars().enumerate() {
             l.activate(&sha(digit), Mode::Drain, "", i as i64).unwrap();
         }
-        assert_eq!(l.trim(), [sha('b')]);
-        assert!(l.trim().is_empty());
+        assert!(l.trim(|code| *code == 'b').is_empty(), "files of it are open");
+        assert!(l.get(&sha('b')).is_some());
+        assert_eq!(l.trim(|_| false), [sha('b')]);
+        assert!(l.trim(|_| false).is_empty());
         assert_eq!(l.fallbacks(&sha('e')), ['d', 'c', 'a']);
         for digit in ['d', 'c', 'a'] {
             l.roll_back(Mode::Drain, "", 9).unwrap();

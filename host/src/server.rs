@@ -45,6 +45,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a stop waits for receivers of events.
 const EVENTS_LIMIT: Duration = Duration::from_secs(5);
+/// How long ports stay closed for versions of formats that do not write, and for the formats folder.
+const FORMATS_BEFORE_PORTS: Duration = Duration::from_secs(10);
 /// How long `ready` waits for repairs.
 const REPAIRS_BEFORE_READY: Duration = Duration::from_secs(10);
 
@@ -74,10 +76,11 @@ pub async fn serve(
         folder: config.formats,
         limits: config.limits,
     };
+    // It says whether another server has the data folder, before anything in there is cleaned up.
+    let store = state::open(&data).await?;
     let formats =
         Formats::open_with(engine.clone(), settings).await.context("loading the embedded formats")?;
-
-    let store = state::open(&data).await?;
+    formats.settle(FORMATS_BEFORE_PORTS).await;
 
     let pre_roll = config.pre_roll.map_or(Duration::ZERO, |span| span.0);
     let registry = Registry::new(recorder.reconnect_window).keeping(pre_roll);

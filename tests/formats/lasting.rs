@@ -1,17 +1,56 @@
 //! Versions over a restart, in a formats folder that makes trouble, and as long as files of them are open.
 
-use std::{fs, os::unix::fs::symlink, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, sync::Arc, time::Duration};
 
 use reelwright::format::{
-    ChangeError, Formats,
-    lineup::{Mode, Source},
+    ChangeError, Engine, Formats, Policy, Settings,
+    lineup::{LineupError, Mode, Source},
     trial::{Terms, Who},
 };
+use tempfile::TempDir;
 
 use crate::{
     recorder::until,
-    support::{Host, begin, clip, component, embedded, marked},
+    support::{Host, begin, clip, component, embedded, marked, stalling_compiler},
 };
+
+/// What a server keeps.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(home.path("formats")).unwrap();
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Starts with what writes.
+    async fn open(&self, compiler: Option<PathBuf>) -> Formats {
+        let settings = Settings {
+            cache: Some(self.path("components")),
+            store: Some(self.path("store")),
+            folder: Some(self.path("formats")),
+            ..Settings::default()
+        };
+        let engine = Engine::new().unwrap().under(Policy { compiler, ..Policy::default() });
+        Formats::open_with(engine, settings).await.unwrap()
+    }
+
+    /// Starts with all that there is.
+    async fn settled(&self) -> Formats {
+        let formats = self.open(None).await;
+        formats.settle(Duration::MAX).await;
+        formats
+    }
+
+    fn kept(&self, sha256: &str) -> PathBuf {
+        self.path("store").join(sha256).with_extension("wasm")
+    }
+}
 
 async fn load(formats: &Formats, wasm: Vec<u8>) -> Result<String, Arc<ChangeError>> {
     let loading = formats.stage(wasm, Source::Command("/x.wasm".into()), None, None).unwrap();
@@ -28,6 +67,98 @@ fn state(formats: &Formats, format: &str, sha256: &str) -> Option<&'static str> 
 
 fn passthrough(version: u8) -> Vec<u8> {
     fs::read(component(if version == 1 { "passthrough" } else { "passthrough_v2" })).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_loaded_now_is_not_forgotten() {
+    let home = Home::new();
+    let formats = home.settled().await;
+    let old = load(&formats, passthrough(1)).await.unwrap();
+    let new = load(&formats, passthrough(2)).await.unwrap();
+    for sha256 in [&old, &new] {
+        formats.swap("raw", sha256, Mode::Now).await.unwrap();
+    }
+    formats.pin("raw", None, true).await.unwrap();
+    // A disk that fails for now: reading a folder is an error, even for root.
+    let aside = home.path("aside");
+    fs::rename(home.kept(&new), &aside).unwrap();
+    fs::create_dir(home.kept(&new)).unwrap();
+    for _ in 0..2 {
+        let formats = home.settled().await;
+        assert_eq!(version(&formats, "raw").as_deref(), Some("1.0.0"), "what was active before");
+        assert_eq!(state(&formats, "raw", &old), Some("active"));
+        assert_eq!(state(&formats, "raw", &new), Some("missing"));
+    }
+    let formats = home.settled().await;
+    let watch = tokio::spawn({
+        let formats = formats.clone();
+        async move { formats.watch().await }
+    });
+    fs::remove_dir(home.kept(&new)).unwrap();
+    fs::rename(&aside, home.kept(&new)).unwrap();
+    until("it is back", || version(&formats, "raw").as_deref() == Some("2.0.0")).await;
+    watch.abort();
+    assert_eq!(state(&formats, "raw", &old), Some("retired"));
+    assert!(formats.versions(Some("raw")).iter().any(|version| version.pinned && version.sha256 == new));
+    // A damaged one is lost, and the one before is active.
+    fs::write(home.kept(&new), "x").unwrap();
+    let formats = home.settled().await;
+    assert_eq!((version(&formats, "raw").as_deref(), state(&formats, "raw", &new)), (Some("1.0.0"), None));
+    assert!(fs::exists(home.kept(&old)).unwrap());
+}
+
+/// Versions whose probe was cut off by the end of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_waits_for_the_probe_after_a_restart() {
+    let home = Home::new();
+    let formats = home.settled().await;
+    let good = load(&formats, passthrough(1)).await.unwrap();
+    load(&formats, fs::read(component("trap_in_write")).unwrap()).await.unwrap_err();
+    let bad = formats.versions(Some("trap-in-write"))[0].sha256.clone();
+    drop(formats);
+    let registry = home.path("store/registry.json");
+    let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&registry).unwrap()).unwrap();
+    for format in ["raw", "trap-in-write"] {
+        kept["formats"][format]["members"][0]["stage"] = "staged".into();
+    }
+    fs::write(&registry, kept.to_string()).unwrap();
+    let formats = home.open(None).await;
+    let error = formats.swap("raw", &good, Mode::Now).await.unwrap_err();
+    assert!(matches!(&*error, ChangeError::Lineup(LineupError::Staged)), "{error}");
+    formats.settle(Duration::MAX).await;
+    let error = formats.swap("trap-in-write", &bad, Mode::Now).await.unwrap_err().to_string();
+    assert!(error.contains("this component panics in its third write"), "{error}");
+    formats.swap("raw", &good, Mode::Now).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_waits_for_what_writes_and_little_for_the_rest() {
+    let home = Home::new();
+    drop(home.settled().await);
+    let old = fs::read_dir(home.path("components")).unwrap().count();
+    assert_eq!(old, 3, "what is in the binary is compiled");
+    fs::write(home.path("formats/raw.wasm"), marked(passthrough(1), b"slow")).unwrap();
+    let (compiler, busy) = stalling_compiler(home.0.path());
+    let begun = std::time::Instant::now();
+    let formats = home.open(Some(compiler)).await;
+    formats.settle(Duration::from_millis(200)).await;
+    let took = begun.elapsed();
+    let found = (version(&formats, "flv").is_some(), version(&formats, "raw"));
+    fs::remove_file(busy).unwrap();
+    assert_eq!(found, (true, None));
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    until("the rest has come", || version(&formats, "raw").is_some()).await;
+}
+
+#[tokio::test]
+async fn a_file_that_went_while_the_server_was_down_is_gone() {
+    let home = Home::new();
+    let file = home.path("formats/raw.wasm");
+    fs::write(&file, passthrough(1)).unwrap();
+    assert!(version(&home.settled().await, "raw").is_some());
+    assert!(version(&home.settled().await, "raw").is_some());
+    fs::remove_file(file).unwrap();
+    assert_eq!(version(&home.settled().await, "raw"), None);
 }
 
 #[tokio::test]

@@ -364,7 +364,7 @@ fn schemas() -> Value {
                 ("sha256", text()),
                 ("state", json!({
                     "type": "string",
-                    "enum": ["staged", "probed", "failed", "canary", "active", "draining", "retired"],
+                    "enum": ["staged", "probed", "failed", "canary", "active", "draining", "retired", "missing"],
                 })),
                 ("recordings", count()),
             ]),

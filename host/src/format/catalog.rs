@@ -26,10 +26,10 @@ use tokio::sync::watch;
 use super::{
     Engine, FormatError, LoadError, Version,
     cache::Cache,
-    compile::CompileError,
+    compile::{CompileError, Urgency},
     intake,
     limits::Limits,
-    lineup::{Kept, KeptMember, Lineup, LineupError, Member, Mode, Source, Stage, Swap, prefix_of, short},
+    lineup::{Kept, Lineup, LineupError, Member, Mode, Source, Stage, Swap, prefix_of, short},
     meters::Snapshot,
     probe::{self, ProbeError},
     signature,
@@ -86,6 +86,10 @@ struct Inner {
     loading: Mutex<BTreeMap<String, Loading>>,
     folder: Option<PathBuf>,
     files: tokio::sync::Mutex<Files>,
+    /// One at a time loads what is missing.
+    restoring: tokio::sync::Mutex<()>,
+    /// Versions of which was said that they can't be loaded for now.
+    late: Mutex<BTreeSet<String>>,
     /// One write of the registry at a time.
     keeping: tokio::sync::Mutex<()>,
     /// Of the folder, as the registry has it.
@@ -198,7 +202,7 @@ pub struct Listed {
     pub format: String,
     pub version: String,
     pub sha256: String,
-    /// `staged`, `probed`, `failed`, `canary`, `active`, `draining`, `retired`.
+    /// `staged`, `probed`, `failed`, `canary`, `active`, `draining`, `retired`; `missing` if it can't be loaded for now.
     pub state: &'static str,
     /// Why it failed, or was the canary no longer.
     pub reason: Option<String>,
@@ -222,10 +226,13 @@ impl Formats {
         limits: Limits,
     ) -> Result<Self, LoadError> {
         let cache = data.map(|data| data.join("components"));
-        Self::open_with(engine, Settings { cache, folder, limits, store: None }).await
+        let formats = Self::open_with(engine, Settings { cache, folder, limits, store: None }).await?;
+        formats.settle(Duration::MAX).await;
+        Ok(formats)
     }
 
-    /// All formats that these settings give.
+    /// The versions that are to write, as these settings give them: the embedded ones, and those that were active before.
+    /// The rest, and the folder, come with [`Formats::settle`].
     pub async fn open_with(engine: Engine, settings: Settings) -> Result<Self, LoadError> {
         let Settings { cache, store, folder, limits } = settings;
         let cache = match cache {
@@ -250,15 +257,33 @@ impl Formats {
             loading: Mutex::default(),
             folder,
             files: tokio::sync::Mutex::default(),
+            restoring: tokio::sync::Mutex::default(),
+            late: Mutex::default(),
             keeping: tokio::sync::Mutex::default(),
             taken: Mutex::new(registry.folder.clone()),
             changed: watch::Sender::new(0),
             events: OnceLock::new(),
         }));
-        formats.restore(registry).await;
-        formats.refresh().await;
+        formats.restore(registry);
+        formats.load_missing(Urgency::Start).await;
+        for version in formats.list() {
+            tracing::info!(format = version.label(), "format");
+        }
         formats.keep().await;
         Ok(formats)
+    }
+
+    /// Loads the versions that do not write, and takes what is in the folder. That is waited for so long, then it goes on
+    /// by itself.
+    pub async fn settle(&self, limit: Duration) {
+        let formats = self.clone();
+        let settled = tokio::spawn(async move {
+            formats.load_missing(Urgency::Idle).await;
+            formats.refresh().await;
+        });
+        if tokio::time::timeout(limit, settled).await.is_err() {
+            tracing::warn!("versions of before, or of the formats folder, are still being loaded");
+        }
     }
 
     /// From here on `formatSwapped` and `formatFailed` tell what becomes of formats. Once.
@@ -357,7 +382,8 @@ impl Formats {
         EMBEDDED.iter().find(|(format, _)| *format == name).map(|(_, wasm)| *wasm)
     }
 
-    /// Looks at the folder and after versions that are no longer needed, each second, for ever.
+    /// Looks at the folder and after versions that are no longer needed, each second, for ever; and loads again what is
+    /// missing.
     pub async fn watch(&self) {
         let every_second = async || tokio::time::sleep(Duration::from_secs(1)).await;
         let folder = async {
@@ -366,13 +392,21 @@ impl Formats {
                 self.refresh().await;
             }
         };
+        let missing = async {
+            let mut later = Later::first();
+            while self.is_any_missing() {
+                tokio::time::sleep(later.wait).await;
+                self.load_missing(Urgency::Idle).await;
+                later = later.next();
+            }
+        };
         let trim = async {
             loop {
                 every_second().await;
                 self.trim_all().await;
             }
         };
-        tokio::join!(folder, trim);
+        tokio::join!(folder, missing, trim);
     }
 
     /// Looks at the folder and takes what changed, which takes as long as compiling and probes do. Returns at once if
@@ -632,7 +666,7 @@ impl Formats {
         let unloaded = self.write(name, |lineup, now_us| {
             let sha256 = match sha256 {
                 Some(prefix) => lineup.find(prefix)?.sha256.clone(),
-                None => lineup.active().ok_or(LineupError::NoPast)?.sha256.clone(),
+                None => lineup.chosen().ok_or(LineupError::NoPast)?.sha256.clone(),
             };
             let member = lineup.get(&sha256).ok_or_else(|| LineupError::Unknown(sha256.clone()))?;
             let is_active = member.stage == Stage::Active;
@@ -671,7 +705,7 @@ impl Formats {
             let mut swap = None;
             let before = lineup.pin.take();
             if let Some(wanted) = wanted.filter(|_| pinned)
-                && lineup.active().is_none_or(|active| active.sha256 != wanted)
+                && lineup.chosen().is_none_or(|active| active.sha256 != wanted)
             {
                 match lineup.activate(&wanted, Mode::Drain, "pinned", now_us) {
                     Ok(done) => swap = Some(done),
@@ -710,56 +744,96 @@ impl Formats {
         }
     }
 
-    /// Makes lineups of what was kept and what is in the binary.
-    async fn restore(&self, registry: Registry) {
+    /// Makes lineups of what was kept and what is in the binary. What is not in the binary is still to be loaded.
+    fn restore(&self, registry: Registry) {
         let now_us = wall_clock::epoch_us();
-        let mut loaded: BTreeMap<String, Arc<Version>> = BTreeMap::new();
-        let kept = registry.formats.values().flat_map(|kept| &kept.members);
-        for KeptMember { sha256, source, stage, version, .. } in kept {
-            if *source == Source::Embedded || matches!(stage, Stage::Failed(_)) {
-                continue;
-            }
-            let (vault, its_sha256) = (self.0.vault.clone(), sha256.clone());
-            let wasm = tokio::task::spawn_blocking(move || vault.get(&its_sha256)).await;
-            let wasm = wasm.map_err(|e| LoadError::Read(std::io::Error::other(e))).and_then(|wasm| Ok(wasm?));
-            let result = match wasm {
-                Ok(wasm) => self.load_bytes(wasm, self.0.vault.path(sha256)).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(version) => drop(loaded.insert(sha256.clone(), Arc::new(version))),
-                Err(error) => {
-                    tracing::error!(sha256 = short(sha256), version, %error, "a version of before is lost");
-                }
-            }
-        }
         let names = self.0.embedded.iter().map(|version| version.manifest.format.clone());
         let names: BTreeSet<_> = names.chain(registry.formats.keys().cloned()).collect();
         let mut kept = registry.formats;
-        let mut untried = Vec::new();
+        let mut formats = self.0.write();
         for name in names {
             let embedded = self.0.embedded.iter().find(|version| version.manifest.format == name);
             let embedded = embedded.map(|version| member(version, Source::Embedded, now_us));
-            let load = |member: &KeptMember| {
-                loaded.get(&member.sha256).filter(|version| version.manifest.format == name).cloned()
-            };
             let kept = kept.remove(&name).unwrap_or_default();
             let trial = kept.trial.clone();
-            let mut lineup = Lineup::restore(kept, embedded, load);
+            let mut lineup = Lineup::restore(kept, embedded);
             if trial.is_none() {
                 lineup.end_canary("nothing is known of its trial", now_us);
             }
-            let staged = lineup.members().into_iter().filter(|member| member.stage == Stage::Staged);
-            untried.extend(staged.filter_map(|member| member.code.clone()));
-            if let Some(active) = lineup.active().and_then(|active| active.code.clone()) {
-                tracing::info!(format = active.label(), "format");
-            }
             if !lineup.is_empty() {
                 let trial = lineup.canary().and(trial).map(Trial::new);
-                self.0.write().insert(name, Format { lineup, swaps: VecDeque::new(), trial });
+                formats.insert(name, Format { lineup, swaps: VecDeque::new(), trial });
             }
         }
-        untried.into_iter().for_each(|version| self.try_out_later(version));
+    }
+
+    /// Loads versions that are missing: at the start those that are to write, else all. Returns at once if somebody is
+    /// just doing that.
+    async fn load_missing(&self, urgency: Urgency) {
+        let Ok(_turn) = self.0.restoring.try_lock() else { return };
+        let mut tried = BTreeSet::new();
+        loop {
+            let next = self.read(|formats| {
+                let mut all = formats.iter();
+                all.find_map(|(name, Format { lineup, .. })| {
+                    let missing = match urgency {
+                        Urgency::Start => lineup.needed(|sha256| tried.contains(sha256)),
+                        Urgency::Idle => lineup.missing().find(|member| !tried.contains(&member.sha256)),
+                    };
+                    missing.map(|member| (name.clone(), member.sha256.clone()))
+                })
+            });
+            let Some((name, sha256)) = next else { break };
+            self.load_again(&name, &sha256, urgency).await;
+            tried.insert(sha256);
+        }
+        if !tried.is_empty() {
+            self.keep().await;
+        }
+    }
+
+    /// Loads a version of before. One for which that can't be done now stays without its code.
+    async fn load_again(&self, name: &str, sha256: &str, urgency: Urgency) {
+        let (vault, its_sha256) = (self.0.vault.clone(), sha256.to_owned());
+        let wasm = tokio::task::spawn_blocking(move || vault.get(&its_sha256)).await;
+        let wasm = wasm.map_err(std::io::Error::other).and_then(|wasm| wasm).map_err(LoadError::Read);
+        let Inner { engine, cache, limits, vault, .. } = &*self.0;
+        let result = match wasm {
+            Ok(wasm) => Version::load_at(engine, cache, limits, wasm, vault.path(sha256), urgency).await,
+            Err(error) => Err(error),
+        };
+        let result = result.and_then(|version| match version.manifest.format == name {
+            true => Ok(Arc::new(version)),
+            false => Err(LoadError::Manifest(format!("it is format `{}` now", version.manifest.format))),
+        });
+        match result {
+            Ok(version) => {
+                let is_start = urgency == Urgency::Start;
+                let is_staged = self.write(name, |lineup, now_us| {
+                    let swap = lineup.loaded(sha256, version.clone(), now_us);
+                    let is_staged = lineup.get(sha256).is_some_and(|member| member.stage == Stage::Staged);
+                    // At the start nobody has seen who wrote meanwhile.
+                    Ok((swap.filter(|_| !is_start), is_staged))
+                });
+                if matches!(is_staged, Ok(true)) {
+                    self.try_out_later(version);
+                }
+                // It may be a canary.
+                self.0.changed.send_modify(|changes| *changes += 1);
+            }
+            Err(error) if is_lost(&error) => {
+                tracing::error!(format = name, sha256 = short(sha256), %error, "a version of before is lost");
+                let reason = format!("the one before is lost: {error}");
+                let _ = self.write(name, |lineup, now_us| Ok((lineup.lost(sha256, &reason, now_us), ())));
+            }
+            Err(error) => {
+                let is_new = lock(&self.0.late).insert(sha256.to_owned());
+                if is_new {
+                    tracing::warn!(format = name, sha256 = short(sha256), %error,
+                        "a version of before can't be loaded now; it is tried again");
+                }
+            }
+        }
     }
 
     /// Has a version that was staged when the server ended write the sample stream, for which swaps wait.
@@ -833,7 +907,7 @@ impl Formats {
                     && member.stage == Stage::Active
                     && member.source == Source::Folder(path.into())
             };
-            let name = formats.iter().find(|(_, f)| f.lineup.active().filter(is_its).is_some());
+            let name = formats.iter().find(|(_, f)| f.lineup.chosen().filter(is_its).is_some());
             name.map(|(name, _)| name.clone())
         });
         let Some(name) = name else { return };
@@ -1016,6 +1090,10 @@ impl Formats {
         Ok(value)
     }
 
+    fn is_any_missing(&self) -> bool {
+        self.read(|formats| formats.values().any(|format| format.lineup.missing().next().is_some()))
+    }
+
     /// Lets go of past versions that are too many, once no file of them is open.
     fn trim(&self, format: &mut Format) {
         for unloaded in format.lineup.trim(is_busy) {
@@ -1154,6 +1232,18 @@ impl TakeError {
     }
 }
 
+/// Whether a version that worked before can't come back, whatever the system or an operator does.
+fn is_lost(error: &LoadError) -> bool {
+    match error {
+        LoadError::Read(_) => !may_pass(error),
+        LoadError::Compiler(_)
+        | LoadError::Signature(_)
+        | LoadError::NotGranted { .. }
+        | LoadError::Describe(_) => false,
+        _ => true,
+    }
+}
+
 /// Whether it is worth to load the same component again: the disk, or the system, said no.
 fn may_pass(error: &LoadError) -> bool {
     match error {
@@ -1178,7 +1268,10 @@ fn member(version: &Arc<Version>, source: Source, now_us: i64) -> Member<Arc<Ver
 
 fn listed(name: &str, lineup: &Lineup<Arc<Version>>, member: &Member<Arc<Version>>) -> Listed {
     let recordings = member.code.as_ref().map_or(0, |version| version.recordings());
+    let writes = lineup.active().is_some_and(|active| active.sha256 == member.sha256);
     let state = match &member.stage {
+        _ if writes => "active",
+        _ if member.code.is_none() => "missing",
         Stage::Staged => "staged",
         Stage::Probed => "probed",
         Stage::Failed(_) => "failed",
@@ -1254,6 +1347,16 @@ async fn read_file(path: PathBuf) -> Result<Vec<u8>, LoadError> {
 mod tests {
     use super::*;
 
+    /// A format of the binary under another hash, in a folder.
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wasm = EMBEDDED[0].1.to_vec();
+        // A custom section at the end (component model, Binary.md).
+        wasm.extend_from_slice(b"\0\x05\x04note");
+        std::fs::write(dir.path().join("flv.wasm"), wasm).unwrap();
+        dir
+    }
+
     async fn open(folder: Option<PathBuf>) -> Formats {
         let settings = Settings { folder, ..Settings::default() };
         Formats::open_with(Engine::new().unwrap(), settings).await.unwrap()
@@ -1268,5 +1371,28 @@ mod tests {
         assert!(matches!(*outcome.unwrap_err(), ChangeError::Lost));
         let again = formats.begin(sha256, 1, async |_| Err(ChangeError::Busy));
         assert!(matches!(*again.unwrap().outcome().await.unwrap_err(), ChangeError::Busy));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_comes_when_many_are_loaded_is_taken_later() {
+        let dir = folder();
+        let formats = open(Some(dir.path().to_owned())).await;
+        let before = formats.get("flv").unwrap().sha256.clone();
+        let (done, is_done) = watch::channel(false);
+        for i in 0..MAX_LOADING {
+            let mut is_done = is_done.clone();
+            let begun = formats.begin(format!("{i:064}"), usize::MAX, async move |_| {
+                let _ = is_done.wait_for(|done| *done).await;
+                Err(ChangeError::Lost)
+            });
+            begun.unwrap();
+        }
+        tokio::time::sleep(SETTLING + Duration::from_millis(100)).await;
+        formats.refresh().await;
+        assert_eq!(formats.get("flv").unwrap().sha256, before);
+        done.send_replace(true);
+        tokio::time::sleep(Later::FIRST + Duration::from_millis(100)).await;
+        formats.refresh().await;
+        assert_ne!(formats.get("flv").unwrap().sha256, before);
     }
 }

@@ -5,6 +5,9 @@
 //!    └─▶ Failed             └──────────────▲───────┘ rolled back, or swapped to again
 //! ```
 //!
+//! A version that can't be loaded when the server starts, for a reason that may pass, stays what it is without its code.
+//! If it is the active one, what a roll back would go to writes meanwhile.
+//!
 //! One version is active, or none. Those that were active before stand in the order in which they were, so that the
 //! last one is what a roll back goes to.
 
@@ -108,7 +111,7 @@ pub struct Member<V> {
     pub reason: Option<String>,
     /// What it was before it became a canary, and whether it was rolled back.
     former: Option<(Stage, bool)>,
-    /// `None`: no longer loaded.
+    /// `None`: it can't be run for now.
     pub code: Option<V>,
     /// When its writers failed, lately.
     strikes: Vec<i64>,
@@ -145,6 +148,8 @@ pub enum LineupError {
     Pinned(String),
     #[error("that version did not pass its probe: {0}")]
     Failed(String),
+    #[error("that version can't be loaded for now; the log says why, and it is tried again")]
+    Missing,
     #[error("that version has not passed its probe yet")]
     Staged,
     #[error("that version is active already")]
@@ -205,8 +210,14 @@ impl<V: Clone> Lineup<V> {
         self.members.is_empty()
     }
 
-    /// The version that writes.
+    /// The version that writes: the active one or, as long as that can't be run, what a roll back would go to.
     pub fn active(&self) -> Option<&Member<V>> {
+        let chosen = self.chosen()?;
+        if chosen.code.is_some() { Some(chosen) } else { self.before() }
+    }
+
+    /// The active version, whether it can be run or not.
+    pub fn chosen(&self) -> Option<&Member<V>> {
         self.members.iter().find(|member| member.stage == Stage::Active)
     }
 
@@ -272,7 +283,7 @@ impl<V: Clone> Lineup<V> {
             (Stage::Staged, _) => Err(LineupError::Staged),
             (Stage::Failed(why), _) => Err(LineupError::Failed(why.clone())),
             (_, Some(pin)) if pin != sha256 => Err(LineupError::Pinned(pin.clone())),
-            _ if member.code.is_none() => Err(unknown()),
+            _ if member.code.is_none() => Err(LineupError::Missing),
             _ => Ok(()),
         }
     }
@@ -295,7 +306,7 @@ impl<V: Clone> Lineup<V> {
         if let Some(pin) = &self.pin {
             return Err(LineupError::Pinned(pin.clone()));
         }
-        let from = self.active().map(|member| member.sha256.clone());
+        let from = self.chosen().map(|member| member.sha256.clone());
         let swap = self.take(Some(&before), mode, reason, now_us);
         if let Some(member) = from.and_then(|from| self.member(&from)) {
             member.rolled_back = true;
@@ -305,7 +316,12 @@ impl<V: Clone> Lineup<V> {
 
     /// What a roll back goes to.
     pub fn before(&self) -> Option<&Member<V>> {
-        let fit = |member: &&Member<V>| member.code.is_some() && !member.rolled_back;
+        self.before_of(|member| member.code.is_some())
+    }
+
+    /// The same, of those that fit.
+    fn before_of(&self, fit: impl Fn(&Member<V>) -> bool) -> Option<&Member<V>> {
+        let fit = |member: &&Member<V>| fit(member) && !member.rolled_back;
         let past = self.members.iter().rev().filter(|member| member.stage == Stage::Past).find(fit);
         let embedded = || {
             let waits = |m: &&Member<V>| m.source == Source::Embedded && m.stage == Stage::Probed;
@@ -316,12 +332,54 @@ impl<V: Clone> Lineup<V> {
 
     /// Who may write in place of a version, best first.
     pub fn fallbacks(&self, sha256: &str) -> Vec<V> {
+        let writes = self.active().map(|member| &*member.sha256);
         let fit = |member: &&Member<V>| member.sha256 != sha256 && !member.rolled_back;
-        let active = self.active().into_iter();
+        let active = self.active().into_iter().filter(fit);
         let past = self.members.iter().rev().filter(|member| member.stage == Stage::Past);
         let embedded =
             self.members.iter().filter(|m| m.source == Source::Embedded && m.stage == Stage::Probed);
-        active.chain(past).chain(embedded).filter(fit).filter_map(|member| member.code.clone()).collect()
+        let others = past.chain(embedded).filter(fit).filter(|member| Some(&*member.sha256) != writes);
+        active.chain(others).filter_map(|member| member.code.clone()).collect()
+    }
+
+    /// Versions without their code, in the order in which they are wanted.
+    pub fn missing(&self) -> impl Iterator<Item = &Member<V>> {
+        self.members().into_iter().filter(|member| member.code.is_none())
+    }
+
+    /// Of those, what it takes to write as it should: the active one and, when that was tried in vain, the one before.
+    pub fn needed(&self, was_tried: impl Fn(&str) -> bool) -> Option<&Member<V>> {
+        let chosen = self.chosen().filter(|chosen| chosen.code.is_none())?;
+        let stand_in = self.before_of(|_| true).filter(|member| member.code.is_none());
+        [Some(chosen), stand_in].into_iter().flatten().find(|member| !was_tried(&member.sha256))
+    }
+
+    /// A version that was missing can be run. Returns the swap that this makes, if it is the active one.
+    pub fn loaded(&mut self, sha256: &str, code: V, now_us: i64) -> Option<Swap> {
+        let from = self.active().map(|member| member.sha256.clone());
+        let member = self.member(sha256).filter(|member| member.code.is_none())?;
+        member.code = Some(code);
+        let is_chosen = member.stage == Stage::Active;
+        is_chosen.then(|| {
+            self.mode = Mode::Drain;
+            let reason = "it can be loaded again".into();
+            Swap { from, to: Some(sha256.to_owned()), mode: self.mode, reason, at_us: now_us }
+        })
+    }
+
+    /// A version that was missing will never be loaded again. If it is the active one, the one before takes over.
+    pub fn lost(&mut self, sha256: &str, reason: &str, now_us: i64) -> Option<Swap> {
+        let is_chosen = self.chosen().is_some_and(|chosen| chosen.sha256 == sha256);
+        let swap = is_chosen.then(|| {
+            // Whose turn it is to be loaded may be still to come.
+            let before = self.before_of(|_| true).map(|member| member.sha256.clone());
+            self.take(before.as_deref(), Mode::Drain, reason, now_us)
+        });
+        self.members.retain(|member| member.sha256 != sha256);
+        if self.pin.as_deref() == Some(sha256) {
+            self.pin = None;
+        }
+        swap
     }
 
     /// Makes a version a canary, in place of the one that is.
@@ -417,7 +475,7 @@ impl<V: Clone> Lineup<V> {
 
     /// Keeps the format at its active version, which ends a trial of another; or lets it go.
     pub fn pin(&mut self, pinned: bool, now_us: i64) {
-        self.pin = self.active().filter(|_| pinned).map(|member| member.sha256.clone());
+        self.pin = self.chosen().filter(|_| pinned).map(|member| member.sha256.clone());
         if self.pin.is_some() {
             self.end_canary("the format was pinned", now_us);
         }
@@ -506,13 +564,9 @@ impl<V: Clone> Lineup<V> {
         Kept { members: self.members.iter().map(member).collect(), pin: self.pin.clone(), trial: None }
     }
 
-    /// A lineup as it was kept; `load` gives what can be run, and versions of which it gives nothing are left out. An
-    /// embedded version that another binary had makes room for this one's, which is given as `embedded`.
-    pub fn restore(
-        kept: Kept,
-        embedded: Option<Member<V>>,
-        mut load: impl FnMut(&KeptMember) -> Option<V>,
-    ) -> Self {
+    /// A lineup as it was kept. All but the embedded version is missing, and what failed is left out. An embedded version
+    /// that another binary had makes room for this one's, which is given as `embedded`.
+    pub fn restore(kept: Kept, embedded: Option<Member<V>>) -> Self {
         let mut lineup = Self { pin: kept.pin, ..Self::default() };
         let mut was_embedded = kept.members.is_empty();
         for member in kept.members {
@@ -521,16 +575,11 @@ impl<V: Clone> Lineup<V> {
                 was_embedded |= member.stage == Stage::Active;
                 continue;
             }
-            let code = match &embedded {
-                Some(ours) if is_ours => ours.code.clone(),
-                _ => load(&member),
-            };
-            let KeptMember { sha256, version, source, stage, since_us, rolled_back, reason, former } = member;
-            let Some(code) = code else {
-                was_embedded |= stage == Stage::Active;
+            if matches!(member.stage, Stage::Failed(_)) {
                 continue;
-            };
-            let code = Some(code);
+            }
+            let code = embedded.as_ref().filter(|_| is_ours).and_then(|ours| ours.code.clone());
+            let KeptMember { sha256, version, source, stage, since_us, rolled_back, reason, former } = member;
             let strikes = Vec::new();
             lineup.members.push(Member {
                 sha256,
@@ -551,16 +600,16 @@ impl<V: Clone> Lineup<V> {
             ours.stage = Stage::Probed;
             lineup.members.insert(0, ours);
         }
-        if lineup.active().is_none() && was_embedded {
+        if lineup.chosen().is_none() && was_embedded {
             let ours = lineup.members.iter_mut().find(|member| member.source == Source::Embedded);
             if let Some(ours) = ours {
                 ours.stage = Stage::Active;
-            } else if let Some(before) = lineup.before().map(|member| member.sha256.clone()) {
+            } else if let Some(before) = lineup.before_of(|_| true).map(|member| member.sha256.clone()) {
                 let now_us = lineup.get(&before).map_or(0, |member| member.since_us);
                 lineup.take(Some(&before), Mode::Drain, "restored", now_us);
             }
         }
-        if lineup.pin.as_ref().is_some_and(|pin| lineup.active().is_none_or(|a| a.sha256 != *pin)) {
+        if lineup.pin.as_ref().is_some_and(|pin| lineup.chosen().is_none_or(|a| a.sha256 != *pin)) {
             lineup.pin = None;
         }
         lineup
@@ -706,9 +755,7 @@ mod tests {
         l.activate(&sha('c'), Mode::Drain, "", 2).unwrap();
         for digit in ['a', 'b'] {
             l.try_out(&sha(digit), 3).unwrap();
-            l = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)), |kept| {
-                kept.sha256.chars().next()
-            });
+            l = restored(l.keep(), 'a');
             l.fail_canary(&sha(digit), "slow", 4);
             let failed = l.get(&sha(digit)).unwrap();
             assert_eq!((&failed.stage, failed.reason.as_deref()), (&Stage::Past, Some("slow")), "{digit}");
@@ -793,29 +840,68 @@ mod tests {
         l.activate(&sha('c'), Mode::Now, "", 4).unwrap();
         l.roll_back(Mode::Now, "", 5).unwrap();
         l.pin(true, 6);
-        let load = |kept: &KeptMember| kept.sha256.chars().next();
-        let again = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)), load);
+        let again = restored(l.keep(), 'a');
         assert_eq!(again.keep(), l.keep());
         // Another binary, which has another one embedded, and the loaded one stays.
-        let again = Lineup::restore(l.keep(), Some(member('d', Source::Embedded)), load);
+        let again = restored(l.keep(), 'd');
         assert_eq!(active(&again), Some('b'));
         assert_eq!(again.before().unwrap().code, Some('d'));
         // Its file is gone.
-        let again = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)), |_| None);
+        let mut again = Lineup::restore(l.keep(), Some(member('a', Source::Embedded)));
+        assert_eq!(again.lost(&sha('b'), "it is lost", 7).unwrap().to, Some(sha('a')));
+        assert!(again.lost(&sha('c'), "it is lost", 7).is_none());
         assert_eq!((active(&again), again.pin.is_none()), (Some('a'), true));
         // The embedded one was active: now the new one is.
         let l = lineup("b");
-        let again = Lineup::restore(l.keep(), Some(member('d', Source::Embedded)), load);
+        let again = restored(l.keep(), 'd');
         assert_eq!(active(&again), Some('d'));
         // Nothing was kept.
-        let again = Lineup::restore(Kept::default(), Some(member('a', Source::Embedded)), load);
+        let again = restored(Kept::default(), 'a');
         assert_eq!(active(&again), Some('a'));
         // A format without anything embedded.
         let mut l = Lineup::default();
         l.add(member('b', Source::Folder("x".into()))).unwrap();
         l.probed(&sha('b'), Ok(()), 1);
         l.activate(&sha('b'), Mode::Drain, "", 2).unwrap();
-        let again = Lineup::restore(l.keep(), None, load);
+        let mut again = Lineup::restore(l.keep(), None);
+        assert_eq!(active(&again), None);
+        again.loaded(&sha('b'), 'b', 3);
         assert_eq!(active(&again), Some('b'));
+    }
+
+    /// After a restart of a binary that has this one.
+    fn restored(kept: Kept, embedded: char) -> Lineup<char> {
+        let mut lineup = Lineup::restore(kept, Some(member(embedded, Source::Embedded)));
+        let missing: Vec<String> = lineup.missing().map(|member| member.sha256.clone()).collect();
+        missing.iter().for_each(|sha256| drop(lineup.loaded(sha256, sha256.chars().next().unwrap(), 9)));
+        lineup
+    }
+
+    #[test]
+    fn what_is_missing_stays_and_the_one_before_writes_meanwhile() {
+        let mut before = lineup("bcd");
+        for digit in ['b', 'c', 'd'] {
+            before.activate(&sha(digit), Mode::Now, "", 2).unwrap();
+        }
+        before.pin(true, 3);
+        let mut l = Lineup::restore(before.keep(), Some(member('a', Source::Embedded)));
+        assert_eq!(l.keep(), before.keep(), "nothing is forgotten");
+        assert_eq!((active(&l), l.fallbacks("")), (Some('a'), vec!['a']));
+        assert_eq!(l.try_out(&sha('c'), 3), Err(LineupError::Pinned(sha('d'))));
+        // First the active one, then what stands in for it.
+        assert_eq!(l.needed(|_| false).unwrap().sha256, sha('d'));
+        assert_eq!(l.needed(|tried| tried == sha('d')).unwrap().sha256, sha('c'));
+        assert!(l.loaded(&sha('c'), 'c', 4).is_none());
+        assert!(l.needed(|tried| tried == sha('d')).is_none());
+        assert_eq!((active(&l), l.fallbacks(&sha('c'))), (Some('c'), vec!['a']));
+        let swap = l.loaded(&sha('d'), 'd', 5).unwrap();
+        assert_eq!((swap.from, swap.to, swap.mode), (Some(sha('c')), Some(sha('d')), Mode::Drain));
+        assert_eq!((active(&l), l.missing().count()), (Some('d'), 1));
+        // Lost for good, the one before is active, though it is still to be loaded.
+        let mut l = Lineup::restore(before.keep(), Some(member('a', Source::Embedded)));
+        assert_eq!(l.lost(&sha('d'), "it is damaged", 4).unwrap().to, Some(sha('c')));
+        assert_eq!((active(&l), l.pin.is_none()), (Some('a'), true));
+        l.loaded(&sha('c'), 'c', 5);
+        assert_eq!(active(&l), Some('c'));
     }
 }

@@ -167,6 +167,19 @@ impl Version {
         wasm: Vec<u8>,
         file: Option<PathBuf>,
     ) -> Result<Self, LoadError> {
+        let urgency = if file.is_some() { Urgency::Idle } else { Urgency::Start };
+        Self::load_at(engine, cache, limits, wasm, file, urgency).await
+    }
+
+    /// The same, with a word on who waits for it.
+    pub(super) async fn load_at(
+        engine: &Engine,
+        cache: &Cache,
+        limits: &Arc<Limits>,
+        wasm: Vec<u8>,
+        file: Option<PathBuf>,
+        urgency: Urgency,
+    ) -> Result<Self, LoadError> {
         let (component, sha256) = {
             let (engine, cache, limits, file) = (engine.clone(), cache.clone(), limits.clone(), file.clone());
             let work = move || {
@@ -176,7 +189,6 @@ impl Version {
                 }
                 check::check(&wasm)?;
                 let sha256 = hex(&Sha256::digest(&wasm));
-                let urgency = if file.is_some() { Urgency::Idle } else { Urgency::Start };
                 let compiled = cache.component(&engine, &limits, urgency, &sha256, &wasm);
                 if let Err(CompileError::Limit { name, .. }) = &compiled
                     && let Some(limit) = Limit::named(name)

@@ -105,6 +105,8 @@ async fn what_cannot_be_loaded_now_is_not_forgotten() {
     let formats = home.settled().await;
     assert_eq!((version(&formats, "raw").as_deref(), state(&formats, "raw", &new)), (Some("1.0.0"), None));
     assert!(fs::exists(home.kept(&old)).unwrap());
+    drop(home.settled().await);
+    assert!(!fs::exists(home.kept(&new)).unwrap(), "nobody names it");
 }
 
 /// Versions whose probe was cut off by the end of the server.

@@ -247,6 +247,15 @@ impl Formats {
         }
         let vault = Arc::new(Vault::open(store.as_deref())?);
         let registry = vault.registry()?;
+        if store.is_some() {
+            let mut named: BTreeSet<String> = registry.folder.values().cloned().collect();
+            let members = registry.formats.values().flat_map(|kept| &kept.members);
+            named.extend(members.filter(|m| !matches!(m.stage, Stage::Failed(_))).map(|m| m.sha256.clone()));
+            named.extend(embedded.iter().map(|version| version.sha256.clone()));
+            if let Err(error) = vault.sweep(&named).and_then(|()| cache.sweep(&engine, &named)) {
+                tracing::warn!(%error, "what is left of former versions can't be removed");
+            }
+        }
         let formats = Self(Arc::new(Inner {
             engine,
             cache,

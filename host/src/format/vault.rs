@@ -9,7 +9,7 @@
 //! the hash of its name is not run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -41,17 +41,20 @@ pub(super) struct Vault {
 }
 
 const REGISTRY: &str = "registry.json";
+const DAMAGED: &str = "registry.json.damaged-";
 
 impl Vault {
     /// Opens the store in a folder, which is made if it is missing.
     pub(super) fn open(folder: Option<&Path>) -> io::Result<Self> {
         if let Some(folder) = folder {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            // Left over from a write that was cut off.
-            for entry in fs::read_dir(folder)?.flatten() {
-                if entry.path().extension().is_some_and(|extension| extension == "new") {
-                    let _ = fs::remove_file(entry.path());
-                }
+            // Left over from a write, a probe or a canary that was cut off.
+            for path in fs::read_dir(folder)?.flatten().map(|entry| entry.path()) {
+                let _ = match path.extension().and_then(|extension| extension.to_str()) {
+                    Some("new") => fs::remove_file(path),
+                    Some("tmp") => fs::remove_dir_all(path),
+                    _ => Ok(()),
+                };
             }
         }
         Ok(Self { folder: folder.map(Path::to_owned), memory: Mutex::default() })
@@ -104,6 +107,23 @@ impl Vault {
         }
     }
 
+    /// Gives up all components but these. While a damaged registry lies there, which may name others, nothing goes.
+    pub(super) fn sweep(&self, named: &BTreeSet<String>) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let names = fs::read_dir(folder)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names: Vec<String> = names.collect();
+        if names.iter().any(|name| name.starts_with(DAMAGED)) {
+            return Ok(());
+        }
+        for name in names {
+            let sha256 = name.strip_suffix(".minisig").unwrap_or(&name).strip_suffix(".wasm");
+            if sha256.is_some_and(|sha256| !named.contains(sha256)) {
+                fs::remove_file(folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What was known. A registry that makes no sense is set aside, and said.
     pub(super) fn registry(&self) -> io::Result<Registry> {
         let Some(folder) = &self.folder else { return Ok(Registry::default()) };
@@ -116,7 +136,7 @@ impl Vault {
         match serde_json::from_slice(&text) {
             Ok(registry) => Ok(registry),
             Err(error) => {
-                let aside = folder.join(format!("{REGISTRY}.damaged-{}", crate::wall_clock::epoch_us()));
+                let aside = folder.join(format!("{DAMAGED}{}", crate::wall_clock::epoch_us()));
                 fs::rename(&path, &aside)?;
                 tracing::error!(path = %path.display(), aside = %aside.display(), %error,
                     "the registry of formats is damaged and set aside; the embedded formats are active");
@@ -168,6 +188,31 @@ mod tests {
         assert!(vault.get(&sha256).is_err());
         vault.put(&sha256, b"wasm", None).unwrap();
         assert_eq!(vault.get(&sha256).unwrap(), b"wasm");
+    }
+
+    #[test]
+    fn what_nobody_names_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [named, other] = [b"named", b"other"].map(|wasm| hex(&Sha256::digest(wasm)));
+        let vault = Vault::open(Some(dir.path())).unwrap();
+        for (sha256, wasm) in [(&named, b"named"), (&other, b"other")] {
+            vault.put(sha256, wasm, Some(b"signed")).unwrap();
+        }
+        vault.keep(&Registry::default()).unwrap();
+        fs::create_dir_all(dir.path().join("probe-x-0.tmp/media")).unwrap();
+        fs::write(dir.path().join("registry.json.new"), "{").unwrap();
+        let damaged = dir.path().join(format!("{DAMAGED}1"));
+        fs::write(&damaged, "{").unwrap();
+        let vault = Vault::open(Some(dir.path())).unwrap();
+        vault.sweep(&[named.clone()].into()).unwrap();
+        assert!(vault.get(&other).is_ok(), "the damaged registry may name it");
+        fs::remove_file(damaged).unwrap();
+        vault.sweep(&[named.clone()].into()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        let mut expected = [format!("{named}.wasm"), format!("{named}.wasm.minisig"), REGISTRY.into()];
+        expected.sort();
+        assert_eq!(left, expected.map(std::ffi::OsString::from));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 # Puts a Debian 12 machine with rustup's stable toolchain in order, for builds and for all tests: `make setup`.
 #
 # It installs only what is missing, says what, and does nothing at all the next time. Needs root or sudo
-# for packages, and the network once. With --peers also what `make bench-peers` compares with.
+# for packages, and the network once. With --bench also what `make bench` counts instructions with, with --peers what
+# `make bench-peers` compares with.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -22,11 +23,11 @@ type -P cargo rustc >/dev/null ||
     die "there is no Rust here; get rustup's stable toolchain from https://rustup.rs, then run this again"
 
 # Done before, by this script, for this compiler?
-peers=
-if [[ ${1:-} == --peers ]]; then
-    peers=1
-    stamp=$root/target/setup-peers.stamp
-fi
+bench='' peers=''
+case ${1:-} in
+    --bench) bench=1 stamp=$root/target/setup-bench.stamp ;;
+    --peers) peers=1 stamp=$root/target/setup-peers.stamp ;;
+esac
 key=$({ cat "${BASH_SOURCE[0]}" && rustc -vV && echo "${REELWRIGHT_GUEST_TOOLCHAIN:-}"; } | sha256sum)
 if [[ -f $stamp && $(<"$stamp") == "$key" ]]; then
     exit 0
@@ -131,7 +132,14 @@ if [[ ! -d $sysroot/lib/rustlib/wasm32-wasip2 || ${REELWRIGHT_GUEST_TOOLCHAIN:-}
     fi
 fi
 
-# 4. Other recorders.
+# 4. What counts instructions.
+if [[ $bench ]]; then
+    missing=()
+    need valgrind valgrind
+    apt_install "${missing[@]}"
+fi
+
+# 5. Other recorders.
 if [[ $peers && ! -e /usr/lib/nginx/modules/ngx_rtmp_module.so ]]; then
     # Nobody wants its web server started.
     as_root=()

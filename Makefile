@@ -55,8 +55,9 @@ soak: setup ## 100 streams at once; a disk frozen for 30 s; hostile components; 
 fuzz: setup ## Fuzz what comes from outside for FUZZ_SECONDS (3600)
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),3600) tests/fuzz/run.sh
 
-bench: setup ## What components and closing cost: calls, formats beside native code, FFmpeg, loading
-	$(CARGO) bench -p reelwright --bench bench
+bench: ## What the parts cost, beside the baseline (five minutes); ARGS=--bless makes it the baseline
+	@tests/setup.sh --bench
+	$(CARGO) bench -p reelwright --bench bench -- $(ARGS)
 
 bench-peers: ## Reelwright beside nginx and FFmpeg, on the same streams: half an hour, to target/bench-peers
 	@tests/setup.sh --peers

@@ -13,13 +13,13 @@
 //! a comment. Look at it again when records cost over 1 µs a sample in a batch of 8, or if a format is
 //! to take units much smaller than frames.
 
-use std::time::Duration;
+use std::rc::Rc;
 
 use reelwright::{
     format::{Engine, limits::Limits},
     media::Sample,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use wasmtime::{
     AsContextMut, Store, UpdateDeadline,
     component::{Component, Instance, Linker, Resource, ResourceTable, ResourceType, TypedFunc},
@@ -28,6 +28,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::{
     Effort,
+    baseline::Figures,
+    from_wasmtime,
+    part::{Part, Prepare, Work},
     stream::{self, Payload},
     timing::{Rounds, Table, cpu_time, figure},
 };
@@ -46,6 +49,8 @@ use bindings::reelwright::writer::{
 };
 
 const BATCHES: [usize; 4] = [1, 8, 32, 64];
+/// The one whose figures are compared with the baseline.
+const BASELINE_BATCH: usize = 8;
 /// The top bit of a packed piece's first word: it is of a sample.
 const SAMPLE: u64 = 1 << 63;
 /// Words of a packed sample.
@@ -200,8 +205,8 @@ impl Callee {
         Ok(Self { store, instance, fiber })
     }
 
-    /// Calls so often with a batch of that many samples; returns the time it took.
-    async fn run(&mut self, case: Case, samples: &[Sample], calls: usize) -> wasmtime::Result<Duration> {
+    /// Calls so often with a batch of that many samples.
+    async fn run(&mut self, case: Case, samples: &[Sample], calls: usize) -> wasmtime::Result<()> {
         match case {
             Case::Empty => {
                 let empty: Empty = self.instance.get_typed_func(&mut self.store, "empty")?;
@@ -228,13 +233,12 @@ impl Callee {
         calls: usize,
         params: impl Fn() -> P,
         check: impl Fn(R) -> wasmtime::Result<()>,
-    ) -> wasmtime::Result<Duration>
+    ) -> wasmtime::Result<()>
     where
         P: wasmtime::component::ComponentNamedList + wasmtime::component::Lower + Send + 'static,
         R: wasmtime::component::ComponentNamedList + wasmtime::component::Lift + Send + 'static,
     {
         let store = &mut self.store;
-        let begin = cpu_time();
         if self.fiber {
             for _ in 0..calls {
                 check(function.call_async(&mut *store, params()).await?)?;
@@ -244,7 +248,7 @@ impl Callee {
                 check(function.call(&mut *store, params())?)?;
             }
         }
-        Ok(cpu_time() - begin)
+        Ok(())
     }
 }
 
@@ -290,10 +294,47 @@ struct Cell {
     rounds: Rounds,
 }
 
-/// Measures and prints.
-pub(crate) fn run(runtime: &Runtime, engine: &Engine, effort: Effort) -> wasmtime::Result<()> {
+/// Batches as the server has them, called in either way.
+pub(crate) fn parts(effort: Effort) -> Vec<Part> {
+    [false, true].map(|fiber| part(fiber, effort)).into()
+}
+
+fn part(fiber: bool, effort: Effort) -> Part {
+    let (case, way) = (Case::Records { append: true }, if fiber { "call_async" } else { "call" });
+    let name = format!("boundary, {}, batch {BASELINE_BATCH}, {way}", case.title());
+    Part::new(name, "sample", move || {
+        let runtime = Rc::new(Builder::new_current_thread().build()?);
+        let engine = Engine::new().map_err(from_wasmtime)?;
+        let component = component(&engine).map_err(from_wasmtime)?;
+        let samples: Rc<[Sample]> = stream::samples(4, Payload::Tiny).into();
+        let calls = effort.pick(100, 2);
+        let prepare = move || {
+            let (runtime, samples) = (runtime.clone(), samples.clone());
+            let callee = Callee::new(&engine, &component, fiber);
+            let mut callee = runtime.block_on(callee).map_err(from_wasmtime)?;
+            Ok(Box::new(move || {
+                let run = callee.run(case, &samples[..BASELINE_BATCH], calls);
+                runtime.block_on(run).map_err(from_wasmtime)?;
+                Ok(calls * BASELINE_BATCH)
+            }) as Work)
+        };
+        Ok(Box::new(prepare) as Prepare)
+    })
+}
+
+fn component(engine: &Engine) -> wasmtime::Result<Component> {
     let file = concat!(env!("REELWRIGHT_GUESTS_DIR"), "/components/boundary.wasm");
-    let component = Component::from_file(engine.wasmtime(), file)?;
+    Component::from_file(engine.wasmtime(), file)
+}
+
+/// Measures and prints.
+pub(crate) fn run(
+    runtime: &Runtime,
+    engine: &Engine,
+    effort: Effort,
+    figures: &mut Figures,
+) -> wasmtime::Result<()> {
+    let component = component(engine)?;
     let samples = stream::samples(4, Payload::Tiny);
     let mut cells = Vec::new();
     for case in Case::ALL {
@@ -310,8 +351,9 @@ pub(crate) fn run(runtime: &Runtime, engine: &Engine, effort: Effort) -> wasmtim
             let calls = effort.pick(60_000, 200) / (cell.batch + 2);
             let batch = &samples[..cell.batch];
             runtime.block_on(cell.callee.run(cell.case, batch, calls / 8))?;
-            let time = runtime.block_on(cell.callee.run(cell.case, batch, calls))?;
-            cell.rounds.add_time(time, calls);
+            let begin = cpu_time();
+            runtime.block_on(cell.callee.run(cell.case, batch, calls))?;
+            cell.rounds.add_time(cpu_time() - begin, calls);
         }
     }
 
@@ -328,8 +370,18 @@ pub(crate) fn run(runtime: &Runtime, engine: &Engine, effort: Effort) -> wasmtim
             row.push(cell.rounds.to_string());
             row.push(if case == Case::Empty { "–".into() } else { figure(sample) });
         }
-        if case == Case::Empty {
-            row[1] = "–".into();
+        let asynchronous = pair[1].rounds.median();
+        match (case, batch) {
+            (Case::Empty, _) => {
+                row[1] = "–".into();
+                figures.time("boundary, empty call, call_async", "ns a call", asynchronous);
+            }
+            // Nearest to what the server does.
+            (Case::Records { .. }, BASELINE_BATCH) => {
+                let part = format!("boundary, {}, batch {batch}, call_async", case.title());
+                figures.time(&part, "ns a sample", asynchronous / batch as f64);
+            }
+            _ => {}
         }
         table.row(row);
     }

@@ -28,6 +28,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     Effort,
+    baseline::Figures,
     muxers::{begin, get},
     stream::{self, Payload},
     timing::{Table, figure},
@@ -49,7 +50,12 @@ struct Closed {
 }
 
 /// Measures and prints.
-pub(crate) fn run(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyhow::Result<()> {
+pub(crate) fn run(
+    runtime: &Runtime,
+    formats: &Formats,
+    effort: Effort,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let mut table = Table::new(&["MP4", "GB", "samples", "close", "extra disk"]);
     let mut row = |name: &str, closed: &Closed| {
@@ -60,6 +66,7 @@ pub(crate) fn run(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyho
             format!("{} s", figure(closed.time.as_secs_f64())),
             format!("{} %", figure(closed.extra as f64 / closed.bytes as f64 * 100.0)),
         ]);
+        figures.time(&format!("close of MP4, {name}"), "ms", closed.time.as_secs_f64() * 1e3);
     };
 
     let media = effort.pick(4_000_000_000, 4_000_000);

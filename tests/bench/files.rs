@@ -25,6 +25,14 @@ impl Media {
         Ok(Segment::claim(&self.disk, &self.folder, names, false).await?)
     }
 
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    pub(crate) fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
     /// Waits until the disk's thread is through with everything.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
         self.disk.volumes.get(self.folder.id.0)?.run(|| ()).await;

@@ -19,6 +19,7 @@
 //! end, so the wall clock is what counts.
 
 use std::{
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,12 +32,14 @@ use reelwright_flv::Flv;
 use reelwright_mp4::Mp4;
 use reelwright_sdk as sdk;
 use reelwright_ts::Ts;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     Effort,
+    baseline::Figures,
     files::Media,
     native::{self, NativeWriter},
+    part::{Part, Prepare, Work},
     stream::{self, Payload},
     timing::{Rounds, Table, cpu_time, figure, wall},
 };
@@ -64,7 +67,12 @@ pub(crate) fn begin() -> Begin {
 }
 
 /// Measures and prints.
-pub(crate) fn run(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyhow::Result<()> {
+pub(crate) fn run(
+    runtime: &Runtime,
+    formats: &Formats,
+    effort: Effort,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let media = Media::new()?;
     let mut writes = Writes {
         formats,
@@ -81,6 +89,8 @@ pub(crate) fn run(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyho
             "native ns a sample",
             "format alone ns a sample",
         ]),
+        packetiser: Table::new(&["batch", "MB/s", "ns a sample"]),
+        figures,
     };
     runtime.block_on(async {
         writes.measure::<Flv>("flv", &[""]).await?;
@@ -90,6 +100,8 @@ pub(crate) fn run(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyho
     println!("## Formats: component beside native\n");
     println!("MB/s: median of {} rounds; ns: median (least–most).\n", writes.rounds);
     println!("{}", writes.table);
+    println!("### The TS packetiser alone\n");
+    println!("{}", writes.packetiser);
 
     let hours = effort.pick(3600, 10);
     let samples = stream::samples(hours, Payload::Tiny);
@@ -110,6 +122,8 @@ pub(crate) fn run(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyho
             "the component's file has {bytes} bytes, the native one {expected}"
         );
     }
+    figures.time("finish, mp4 component", "ms", component.median());
+    figures.time("finish, mp4 native", "ms", native.median());
     table.row([
         format!("mp4 of {} min", hours / 60),
         samples.len().to_string(),
@@ -119,6 +133,40 @@ pub(crate) fn run(runtime: &Runtime, formats: &Formats, effort: Effort) -> anyho
     ]);
     println!("{table}");
     Ok(())
+}
+
+/// Formats without files and without the sandbox, and the close of an MP4 in memory.
+pub(crate) fn parts(effort: Effort) -> Vec<Part> {
+    let seconds = effort.pick(600, 10);
+    let close = Part::new("finish, mp4 native", "sample", move || {
+        let samples: Rc<[Sample]> = stream::samples(seconds, Payload::Tiny).into();
+        let prepare = move || {
+            let count = samples.len();
+            let harness = native::record::<Mp4>(&begin(), &samples)?;
+            let end = End { reason: "stopped", tracks: stream::ends(seconds) };
+            Ok(Box::new(move || native::finish(harness, &end).map(|_| count)) as Work)
+        };
+        Ok(Box::new(prepare) as Prepare)
+    });
+    vec![alone::<Flv>("flv", effort), alone::<Ts>("ts", effort), alone::<Mp4>("mp4", effort), close]
+}
+
+fn alone<W: sdk::Writer + 'static>(format: &str, effort: Effort) -> Part {
+    Part::new(format!("write, {format} format alone"), "sample", move || {
+        let samples: Rc<[Sample]> = stream::samples(effort.pick(20, 1), Payload::Real).into();
+        let prepare = move || {
+            let samples = samples.clone();
+            let runtime = Builder::new_current_thread().build()?;
+            let mut writer = NativeWriter::<W>::discarding(&begin())?;
+            Ok(Box::new(move || {
+                for batch in samples.chunks(BATCHES[0]) {
+                    runtime.block_on(writer.write(batch))?;
+                }
+                Ok(samples.len())
+            }) as Work)
+        };
+        Ok(Box::new(prepare) as Prepare)
+    })
 }
 
 /// A format's component.
@@ -149,6 +197,8 @@ struct Writes<'a> {
     samples: Vec<Sample>,
     rounds: usize,
     table: Table,
+    packetiser: Table,
+    figures: &'a mut Figures,
 }
 
 impl Writes<'_> {
@@ -230,5 +280,14 @@ impl Writes<'_> {
             native.to_string(),
             figure(alone.median()),
         ]);
+        if format == "ts" {
+            self.packetiser.row([batch.to_string(), rate(alone), alone.to_string()]);
+        }
+        // What the recorder gathers in real time.
+        if batch == BATCHES[0] {
+            for (way, rounds) in [("component", component), ("native", native), ("format alone", alone)] {
+                self.figures.time(&format!("write, {format} {way}"), "ns a sample", rounds.median());
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! What it costs to change a version while streams are recorded, and to compare a canary.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,114 +8,20 @@ use std::{
     time::Duration,
 };
 
-use reelwright::{
-    events::Events,
-    format::{
-        Engine, Formats,
-        limits::Limits,
-        lineup::{Mode, Source},
-        trial::{Terms, Who},
-    },
-    output::{Disk, Roots},
-    recorder::{Config, Parts, Recording, Recordings, Settings},
-    registry::{Declared, Registry, Source as Publisher},
-    repair::Repairs,
-    store::{ConfigIds, Store},
+use reelwright::format::{
+    Engine,
+    lineup::Mode,
+    trial::{Terms, Who},
 };
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    Effort, files,
-    stream::{self, Payload},
+    Effort,
+    recorder::Recorder,
     timing::{Rounds, Table, cpu_time, figure},
 };
 
 const FORMATS: [&str; 3] = ["flv", "ts", "mp4"];
-
-/// A recorder with folders of its own, which syncs as the server does.
-struct Recorder {
-    _dir: TempDir,
-    formats: Formats,
-    registry: Registry,
-    recordings: Recordings,
-}
-
-impl Recorder {
-    async fn new(engine: &Engine) -> anyhow::Result<Arc<Self>> {
-        let dir = files::scratch()?;
-        let formats = Formats::open(engine.clone(), Some(dir.path()), None, Limits::default()).await?;
-        let roots = Roots::open(&dir.path().join("media"), &[])?;
-        let disk = Disk::new(roots, Some(Duration::from_secs(2)));
-        let (registry, events, store) = (Registry::default(), Events::default(), Store::in_memory());
-        let parts = Parts {
-            registry: registry.clone(),
-            formats: formats.clone(),
-            repairs: Repairs::new(disk.clone(), formats.clone(), events.clone()),
-            disk,
-            events,
-            ids: ConfigIds::open(&store)?,
-            store,
-        };
-        let recordings = Recordings::new(parts, Config::default());
-        Ok(Arc::new(Self { _dir: dir, formats, registry, recordings }))
-    }
-
-    /// Loads a built-in format once more, as another version. Returns the hashes of both.
-    async fn versions(&self, format: &str) -> anyhow::Result<[String; 2]> {
-        let file = Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format).with_extension("wasm");
-        // A custom section, which means nothing (component model, Binary.md).
-        let wasm = [std::fs::read(&file)?, vec![0, 5, 4, b'n', b'o', b't', b'e']].concat();
-        let loaded = self.formats.stage(wasm, Source::Command(file), None, None)?.outcome().await?;
-        let active = self.formats.get(format).map(|version| version.sha256.clone());
-        Ok([active.unwrap_or_default(), loaded.sha256.clone()])
-    }
-
-    async fn record(&self, stream: &str, format: &str) -> anyhow::Result<Arc<Recording>> {
-        let settings = Settings {
-            local_stream_name: stream.into(),
-            path_to_file: stream.into(),
-            format: format.into(),
-            ..Settings::default()
-        };
-        Ok(self.recordings.add(settings).await?)
-    }
-
-    /// Publishes a stream in real time, or as fast as it is taken, until it is to stop or at its end.
-    async fn publish(
-        &self,
-        stream: &str,
-        seconds: i64,
-        paced: bool,
-        stop: &AtomicBool,
-    ) -> anyhow::Result<()> {
-        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let source = Publisher {
-            app: "live".into(),
-            tc_url: String::new(),
-            page_url: String::new(),
-            swf_url: String::new(),
-            user_agent: String::new(),
-            near: addr,
-            far: addr,
-        };
-        let mut publisher = self.registry.publish(stream, source)?;
-        publisher.declare(Declared { video: true, audio: true });
-        stream::tracks().into_iter().for_each(|track| publisher.track(track));
-        let begun = tokio::time::Instant::now();
-        for batch in stream::samples(seconds, Payload::Real).chunks(4) {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            if paced {
-                let due = Duration::from_millis(u64::try_from(batch[0].dts_ms).unwrap_or(0));
-                tokio::time::sleep_until(begun + due).await;
-            }
-            publisher.send(&mut batch.to_vec()).await;
-        }
-        Ok(())
-    }
-}
 
 /// Measures and prints.
 pub(crate) fn run(engine: &Engine, effort: Effort) -> anyhow::Result<()> {

@@ -48,6 +48,11 @@ impl Rounds {
             n => f64::midpoint(self.0[n / 2 - 1], self.0[n / 2]),
         }
     }
+
+    /// The same in a unit so many times as large.
+    pub(crate) fn divided_by(&self, factor: f64) -> Self {
+        Self(self.0.iter().map(|figure| figure / factor).collect())
+    }
 }
 
 /// `median (least–most)`.

@@ -145,7 +145,15 @@ pub async fn serve(
     // Publishers stop first, so that recordings get everything that was sent; then files are closed, which
     // a client may be waiting for; then clients are sent away.
     let (no_publishers, no_clients) = (CancellationToken::new(), CancellationToken::new());
-    let watch = tokio::spawn(async move { formats.watch().await });
+    let repaired = CancellationToken::new();
+    let is_repaired = repaired.clone();
+    let watch = tokio::spawn(async move {
+        let tidy = async {
+            is_repaired.cancelled().await;
+            formats.tidy().await;
+        };
+        tokio::join!(formats.watch(), tidy)
+    });
     let copy = tokio::spawn(state::keep_copy(store.clone(), data.clone()));
     let watch_access = tokio::spawn(access.watch());
     let publishers =
@@ -158,7 +166,10 @@ pub async fn serve(
     events.send(Event::new("serverStarted", json!({ "version": env!("CARGO_PKG_VERSION") })));
     // Publishers are served already, and names of orphans are taken; who waits for us may as well find their
     // files whole.
-    let mut repairing = tokio::spawn(async move { repairs.everywhere().await });
+    let mut repairing = tokio::spawn(async move {
+        repairs.everywhere().await;
+        repaired.cancel();
+    });
     tokio::select! {
         _ = &mut repairing => {}
         () = tokio::time::sleep(REPAIRS_BEFORE_READY) => tracing::warn!("repairs go on"),

@@ -260,7 +260,7 @@ async fn a_version_stays_as_long_as_files_of_it_are_open() {
     writer.write(&clip.samples).await.unwrap();
     let watch = tokio::spawn({
         let formats = formats.clone();
-        async move { formats.watch().await }
+        async move { formats.tidy().await }
     });
     writer.finish(clip.end()).await.unwrap().complete().await.unwrap();
     until("it has gone", || state(formats, "flv", &loaded[0]).is_none()).await;

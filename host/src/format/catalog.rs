@@ -391,13 +391,11 @@ impl Formats {
         EMBEDDED.iter().find(|(format, _)| *format == name).map(|(_, wasm)| *wasm)
     }
 
-    /// Looks at the folder and after versions that are no longer needed, each second, for ever; and loads again what is
-    /// missing.
+    /// Looks at the folder each second, for ever, and loads again what is missing.
     pub async fn watch(&self) {
-        let every_second = async || tokio::time::sleep(Duration::from_secs(1)).await;
         let folder = async {
             loop {
-                every_second().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 self.refresh().await;
             }
         };
@@ -409,13 +407,16 @@ impl Formats {
                 later = later.next();
             }
         };
-        let trim = async {
-            loop {
-                every_second().await;
-                self.trim_all().await;
-            }
-        };
-        tokio::join!(folder, missing, trim);
+        tokio::join!(folder, missing);
+    }
+
+    /// Looks each second, for ever, whether past versions that are too many have closed their last file. Not to be begun
+    /// before what a crash has left is repaired, which may need them.
+    pub async fn tidy(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.trim_all().await;
+        }
     }
 
     /// Looks at the folder and takes what changed, which takes as long as compiling and probes do. Returns at once if

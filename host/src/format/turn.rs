@@ -58,21 +58,28 @@ impl Turns {
         Self(Arc::new(Mutex::new(Queue { free: permits, waiting: BTreeMap::new(), arrived: 0 })))
     }
 
-    /// Waits for a permit, after so much computing. Cancel safe.
-    async fn take(&self, computed: Duration) -> Option<Permit> {
-        let permit = {
-            let mut queue = lock(&self.0);
-            if queue.free > 0 {
-                queue.free -= 1;
-                return Some(Permit(self.clone()));
+    /// Asks for a permit, after so much computing, and waits for it. It has its place from now on. Cancel safe.
+    fn take(&self, computed: Duration) -> impl Future<Output = Option<Permit>> + use<> {
+        let mut queue = lock(&self.0);
+        let asked = match queue.free {
+            0 => {
+                let (sender, permit) = oneshot::channel();
+                queue.arrived += 1;
+                let place = (rank(computed), queue.arrived);
+                queue.waiting.insert(place, sender);
+                Err(permit)
             }
-            let (sender, permit) = oneshot::channel();
-            queue.arrived += 1;
-            let place = (rank(computed), queue.arrived);
-            queue.waiting.insert(place, sender);
-            permit
+            _ => {
+                queue.free -= 1;
+                Ok(Permit(self.clone()))
+            }
         };
-        permit.await.ok()
+        async {
+            match asked {
+                Ok(permit) => Some(permit),
+                Err(permit) => permit.await.ok(),
+            }
+        }
     }
 }
 
@@ -152,10 +159,10 @@ impl Turn {
 
     /// Lets others compute, and returns when it is this one's turn again.
     pub(super) async fn give_way(self) {
-        let computed = self.computing();
+        // In the queue before its permit is free, which may be its own again.
+        let permit = self.0.turns.take(self.computing());
         tokio::task::yield_now().await;
-        let permit = self.0.turns.take(computed).await;
-        *lock(&self.0.permit) = permit;
+        *lock(&self.0.permit) = permit.await;
     }
 }
 

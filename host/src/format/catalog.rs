@@ -391,10 +391,10 @@ impl Formats {
         EMBEDDED.iter().find(|(format, _)| *format == name).map(|(_, wasm)| *wasm)
     }
 
-    /// Looks at the folder each second, for ever, and loads again what is missing.
+    /// Looks at the folder, if there is one, each second, for ever, and loads again what is missing.
     pub async fn watch(&self) {
         let folder = async {
-            loop {
+            while self.0.folder.is_some() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.refresh().await;
             }

@@ -63,7 +63,7 @@ pub(crate) struct State {
     pub(super) said_no: Option<String>,
     /// Told when its version is taken out of use, and what it was told when the call began.
     pub(super) recalls: Arc<AtomicU64>,
-    pub(super) recalls_before: u64,
+    recalls_before: u64,
     /// The last calls of the host, if a failure is to leave them.
     pub(super) trace: Option<Trace>,
     /// Where the last call trapped, in full.
@@ -79,7 +79,7 @@ pub(super) struct Session {
     pub(super) held: Held,
     /// Bytes of payload given so far, and appended so far: in this call, in all.
     pub(super) given: u64,
-    pub(super) appended_in_call: u64,
+    appended_in_call: u64,
     pub(super) appended: u64,
     /// Calls of `patch` in this call.
     patches: u64,
@@ -110,11 +110,6 @@ impl Session {
             recent: None,
             heads: Vec::new(),
         }
-    }
-
-    /// A call of the component begins.
-    pub(super) fn begin_call(&mut self) {
-        (self.appended_in_call, self.patches) = (0, 0);
     }
 
     /// A function is for those whose manifest says that they need it.
@@ -200,6 +195,17 @@ impl State {
             trace.push(HostCall::new(call, name, args, said));
         }
         answer
+    }
+
+    /// A call of the component begins, which may compute for so long.
+    pub(super) fn begin_call(&mut self, allowed: Duration) {
+        self.time_allowed = allowed;
+        self.growth.refused = None;
+        self.said_no = None;
+        self.recalls_before = self.recalls.load(Relaxed);
+        if let Some(session) = &mut self.session {
+            (session.appended_in_call, session.patches) = (0, 0);
+        }
     }
 
     /// Whether its version was taken out of use since the call began.

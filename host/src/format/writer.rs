@@ -1,9 +1,6 @@
 //! One instance of a component, writing one segment.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use wasmtime::{Store, Trap, UpdateDeadline, component::ResourceTableError};
 
@@ -316,7 +313,6 @@ impl Writer {
         if let Some(recent) = &mut session.recent {
             recent.push(Step::Samples(batch.to_vec()));
         }
-        session.begin_call();
         session.media_ms = last_ms.saturating_sub(session.start.origin_ms);
         session.given += bytes;
         let headers: Vec<WitSample> = batch
@@ -384,7 +380,6 @@ impl Writer {
             if let Some(recent) = &mut session.recent {
                 recent.push(Step::Tracks(given.to_vec()));
             }
-            session.begin_call();
             let time = Time::of(&self.version.limits, Limit::WriteTime).measured(Call::UpdateTracks);
             let instance = &mut self.instance;
             let answer =
@@ -402,7 +397,6 @@ impl Writer {
     pub async fn finish(mut self, end: End) -> Result<Closing, Failed> {
         let tracks = end.tracks.iter().map(|&(track, dts)| TrackEnd { track, dts }).collect();
         let session = self.session_mut();
-        session.begin_call();
         if let Some(recent) = &mut session.recent {
             recent.push(Step::End(end.clone()));
         }
@@ -630,10 +624,7 @@ pub(super) async fn call<T>(
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> Result<T, Cause> {
     let state = store.data_mut();
-    state.growth.refused = None;
-    state.time_allowed = time.allowed;
-    state.said_no = None;
-    state.recalls_before = state.recalls.load(Relaxed);
+    state.begin_call(time.allowed);
     let turn = state.turn.clone();
     store.set_epoch_deadline(1);
     let result = turn.run(call(store)).await;

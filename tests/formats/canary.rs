@@ -1,6 +1,6 @@
 //! Canaries: versions that are tried beside the active one, in slices of a recording that the recording never sees.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use reelwright::format::{
     limits::Limits,
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     recorder::{Recorder, log, long_clip, until},
-    support::component,
+    support::{component, embedded, marked},
 };
 
 /// More than one slice, of which each has a sample 200: the first may begin a second or two late.
@@ -101,10 +101,7 @@ async fn out(name: &str, words: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_does_as_well_takes_over_by_itself() {
-    let mut wasm = fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join("flv.wasm")).unwrap();
-    // A custom section, which means nothing (component model, Binary.md).
-    wasm.extend([0, 7, 6, b'c', b'a', b'n', b'a', b'r', b'y']);
-    let outcome = tried(wasm).await;
+    let outcome = tried(marked(embedded("flv"), b"canary")).await;
     assert_eq!(outcome.state().0, "active");
     assert_eq!(outcome.recorder.host.formats.get("flv").unwrap().sha256, outcome.canary);
     let swapped = outcome.events("formatSwapped");

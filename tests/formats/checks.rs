@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use reelwright::format::{LoadError, Needs, Policy, limits::Limits};
 
-use crate::support::{Host, begin, clip, component};
+use crate::support::{Host, begin, clip, component, marked};
 
 /// The server's program, which knows how to compile.
 pub fn server() -> PathBuf {
@@ -83,13 +83,9 @@ async fn what_is_not_signed_is_refused() {
 
 /// A component with another hash than any before, so that nothing is in the cache.
 fn fresh(host: &Host, note: &str) -> PathBuf {
-    let mut wasm = fs::read(component("passthrough")).unwrap();
-    // A custom section at the end (component model, Binary.md).
     let stamp = format!("{note} {:?} {}", std::time::SystemTime::now(), host.dir.path().display());
     let stamp = &stamp.as_bytes()[..stamp.len().min(100)];
-    wasm.extend_from_slice(&[0, u8::try_from(stamp.len()).unwrap() + 5, 4]);
-    wasm.extend_from_slice(b"note");
-    wasm.extend_from_slice(stamp);
+    let wasm = marked(fs::read(component("passthrough")).unwrap(), stamp);
     let file = host.dir.path().join(note).with_extension("wasm");
     fs::write(&file, wasm).unwrap();
     file

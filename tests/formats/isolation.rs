@@ -19,7 +19,7 @@ use reelwright::format::{
 use crate::{
     checks::server,
     contained::hostile,
-    support::{Host, begin, clip, embedded},
+    support::{Host, begin, clip, embedded, marked},
 };
 
 /// Recordings that must not notice.
@@ -235,8 +235,7 @@ async fn soak_neighbours_of_the_compiler_write_on_time() {
     wasm.extend(module);
     // What was compiled before comes from the cache.
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos().to_le_bytes();
-    wasm.extend([0, 18, 1, b't']);
-    wasm.extend(now);
+    let wasm = marked(wasm, &now);
     let size = wasm.len();
     let (its, end) = (host.clone(), over.clone());
     let compiled = tokio::spawn(async move {

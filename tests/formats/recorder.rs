@@ -2,7 +2,6 @@
 
 use std::{
     io::Write,
-    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
@@ -13,12 +12,15 @@ use reelwright::{
     format::{limits::Limits, validate},
     media::Kind,
     recorder::{Config, Parts, Recording, Recordings, Settings},
-    registry::{Declared, Publisher, Registry, Source},
+    registry::{Declared, Publisher, Registry},
     repair::Repairs,
     store::{ConfigIds, Store},
 };
 
-use crate::support::{Clip, Host, clip};
+use crate::{
+    named::source,
+    support::{Clip, Host, clip},
+};
 
 /// The stream's name.
 pub const STREAM: &str = "cam";
@@ -73,17 +75,7 @@ impl Recorder {
 
     /// Begins a stream.
     pub fn publish(&self, clip: &Clip) -> Publisher {
-        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-        let source = Source {
-            app: "live".into(),
-            tc_url: String::new(),
-            page_url: String::new(),
-            swf_url: String::new(),
-            user_agent: String::new(),
-            near: addr,
-            far: addr,
-        };
-        let mut publisher = self.registry.publish(STREAM, source).unwrap();
+        let mut publisher = self.registry.publish(STREAM, source()).unwrap();
         let has = |kind| clip.tracks.iter().any(|t| t.kind == kind);
         publisher.declare(Declared { video: has(Kind::Video), audio: has(Kind::Audio) });
         clip.tracks.iter().for_each(|t| publisher.track(t.clone()));

@@ -1,19 +1,20 @@
 //! Recordings whose segments end in other ways than they should, with samples straight from the registry.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use reelwright::{
     events::{Events, Published},
     format::{Policy, limits::Limits},
     media::{Kind, Sample},
     recorder::{Config, Parts, Phase, Recording, Recordings, Settings},
-    registry::{Declared, Publisher, Registry, Source},
+    registry::{Declared, Publisher, Registry},
     repair::Repairs,
     store::{ConfigIds, Store},
 };
 
 use crate::{
     contained::hostile,
+    named::source,
     support::{Clip, Host, clip, component, marked, stalling_compiler},
 };
 
@@ -57,17 +58,7 @@ impl Recorder {
     }
 
     fn publish(&self, clip: &Clip) -> Publisher {
-        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
-        let source = Source {
-            app: "live".into(),
-            tc_url: String::new(),
-            page_url: String::new(),
-            swf_url: String::new(),
-            user_agent: String::new(),
-            near: addr,
-            far: addr,
-        };
-        let mut publisher = self.registry.publish("cam", source).unwrap();
+        let mut publisher = self.registry.publish("cam", source()).unwrap();
         let has = |kind| clip.tracks.iter().any(|t| t.kind == kind);
         publisher.declare(Declared { video: has(Kind::Video), audio: has(Kind::Audio) });
         clip.tracks.iter().for_each(|t| publisher.track(t.clone()));

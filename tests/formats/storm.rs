@@ -26,7 +26,7 @@ use reelwright::{
 
 use crate::{
     named::{Stream, samples_of, source},
-    support::{Host, embedded},
+    support::{Host, embedded, marked},
 };
 
 const FORMATS: [&str; 3] = ["flv", "ts", "mp4"];
@@ -60,7 +60,7 @@ impl Storm {
         let recordings = Recordings::new(parts, Config::default());
         let mut versions = Vec::new();
         for format in FORMATS {
-            let other = [embedded(format), vec![0, 5, 4, b'n', b'o', b't', b'e']].concat();
+            let other = marked(embedded(format), b"");
             let loading = host.formats.stage(other, Source::Command(format.into()), None, None).unwrap();
             let loaded = loading.outcome().await.unwrap().sha256.clone();
             versions.push([host.formats.get(format).unwrap().sha256.clone(), loaded]);

@@ -116,7 +116,7 @@ impl<W: Writer> NativeWriter<W> {
         let mut ids = Vec::new();
         for &name in outputs {
             let role = if name.is_empty() { Role::Main } else { Role::Spool };
-            ids.push((name.to_owned(), segment.create(name, role, &start_of_journal).await?));
+            ids.push((name.to_owned(), segment.create(name, role, &start_of_journal)?));
         }
         let files = Files { segment, outputs: ids, held: VecDeque::new(), first_held: 0 };
         let files = Rc::new(RefCell::new(files));

@@ -334,7 +334,7 @@ impl State {
         if session.segment.outputs() as u64 >= limits.outputs {
             return Ok(Err(limits.exceeded(Limit::Outputs).into()));
         }
-        let id = check!(session.segment.create(name, role, &session.start).await);
+        let id = check!(session.segment.create(name, role, &session.start));
         Ok(Ok(check!(self.push(id)?)))
     }
 

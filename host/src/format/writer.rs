@@ -185,10 +185,22 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Instantiates the component and opens the segment. On an error the segment's files are removed.
+    /// Instantiates the component and opens the segment, whose files are there when this returns. On an error they are
+    /// removed.
     pub async fn open(version: Arc<Version>, segment: Segment, begin: Begin) -> Result<Self, FormatError> {
         let meters = version.meters.clone();
-        Self::open_counted(version, meters, segment, begin).await
+        Self::open_counted(version, meters, segment, begin, true).await
+    }
+
+    /// The same, without waiting for the files: what is written waits for them, and what keeps them from being made is
+    /// the error of a later call.
+    pub async fn open_ahead(
+        version: Arc<Version>,
+        segment: Segment,
+        begin: Begin,
+    ) -> Result<Self, FormatError> {
+        let meters = version.meters.clone();
+        Self::open_counted(version, meters, segment, begin, false).await
     }
 
     /// The same for a segment that is nobody's recording: it does not count.
@@ -197,7 +209,7 @@ impl Writer {
         segment: Segment,
         begin: Begin,
     ) -> Result<Self, FormatError> {
-        Self::open_counted(version, Arc::default(), segment, begin).await
+        Self::open_counted(version, Arc::default(), segment, begin, true).await
     }
 
     async fn open_counted(
@@ -205,6 +217,7 @@ impl Writer {
         meters: Arc<Meters>,
         segment: Segment,
         begin: Begin,
+        waits: bool,
     ) -> Result<Self, FormatError> {
         let last_ms = begin.origin_ms;
         let start = journal_start(&version, &segment, begin);
@@ -223,6 +236,9 @@ impl Writer {
             opened.map_err(|error| refused(&store, &error))?;
             let session = store.data_mut().session.as_mut().expect("a writer has a session");
             session.segment.begun().await?;
+            if waits {
+                session.segment.settled().await?;
+            }
             Ok(instance)
         }
         .await;
@@ -361,6 +377,13 @@ impl Writer {
             return Err(limits.exceeded(limit).into());
         }
         Ok(session.segment.flush().await?)
+    }
+
+    /// Waits until the segment's files are there, and what was written so far is in them. `false`: the disk said no, as
+    /// the next call will tell.
+    pub fn settled(&self) -> impl Future<Output = bool> + Send + use<> {
+        let settled = self.session().segment.settled();
+        async move { settled.await.is_ok() }
     }
 
     /// A sync point: what was written so far survives a power cut when this returns.

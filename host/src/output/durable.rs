@@ -100,6 +100,16 @@ impl Durable {
         Ok(())
     }
 
+    /// Outputs whose files were created.
+    pub(super) fn outputs(&self) -> usize {
+        lock(&self.state).outputs.len()
+    }
+
+    /// The file of an output, which has been created.
+    pub(super) fn file(&self, output: OutputId) -> Arc<dyn DiskFile> {
+        lock(&self.state).outputs[output].file.clone()
+    }
+
     /// The file of an output is another one from here on.
     pub(super) fn replace(&self, output: OutputId, file: Arc<dyn DiskFile>) {
         lock(&self.state).outputs[output].file = file;
@@ -107,7 +117,7 @@ impl Durable {
 
     /// Bytes of an output that are safe from a power cut.
     pub(super) fn synced(&self, output: OutputId) -> u64 {
-        lock(&self.state).outputs[output].synced
+        lock(&self.state).outputs.get(output).map_or(0, |output| output.synced)
     }
 
     /// Writes, and commits what was written as so many samples up to a time. After an error nothing is written any
@@ -118,7 +128,7 @@ impl Durable {
         }
         let mut checksums = Vec::with_capacity(writes.len());
         for write in &writes {
-            let file = lock(&self.state).outputs[write.output].file.clone();
+            let file = self.file(write.output);
             if let Err(errno) = file.write_at(&write.pieces, write.at) {
                 self.fail_output(write.output, "write", errno);
                 return;
@@ -156,9 +166,9 @@ impl Durable {
         }
     }
 
-    fn fail_output(&self, output: OutputId, what: &'static str, errno: Errno) {
+    pub(super) fn fail_output(&self, output: OutputId, what: &'static str, errno: Errno) -> OutputError {
         let name = lock(&self.state).outputs[output].name.clone();
-        self.fail(&name, what, errno);
+        self.fail(&name, what, errno)
     }
 
     /// A sync point: makes the outputs durable, then says so in the journal and makes that durable.
@@ -205,9 +215,14 @@ impl Durable {
     }
 
     /// Gives back the room that was kept for closing.
-    pub(super) fn release(&self) -> Result<(), OutputError> {
+    pub(super) fn release(&self) {
+        if self.failed() {
+            return;
+        }
         let result = lock(&self.state).journal.as_mut().map_or(Ok(()), Journal::release);
-        result.map_err(|errno| self.fail("info", "give back reserved room", errno))
+        if let Err(errno) = result {
+            self.fail("info", "give back reserved room", errno);
+        }
     }
 
     /// Appends a record to the journal, if there is one. The next sync makes it durable.
@@ -234,7 +249,7 @@ impl Durable {
         lock(&self.error).clone().map_or(Ok(()), Err)
     }
 
-    fn failed(&self) -> bool {
+    pub(super) fn failed(&self) -> bool {
         lock(&self.error).is_some()
     }
 

@@ -7,7 +7,7 @@
 //! - [`segment`] makes a segment's files, [`journal`] is what repair has to know of them, `durable` the order in
 //!   which both get to the disk, [`headroom`] makes room in front of an MP4's media, [`sidecar`] adds the manifest;
 //! - [`orphan`] finds out how far a segment is whole that lost its writer, and cuts it back to that;
-//! - [`volume`] has the threads, [`guard`] looks after room and health;
+//! - [`volume`] has the threads, `line` the order of a segment's work on them, [`guard`] looks after room and health;
 //! - [`storage`] is all that is ever asked of the system.
 
 pub mod claim;
@@ -17,6 +17,7 @@ mod fixture;
 pub mod guard;
 pub mod headroom;
 pub mod journal;
+mod line;
 pub mod orphan;
 pub mod path;
 pub mod segment;

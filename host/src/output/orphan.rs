@@ -20,6 +20,7 @@ use super::{
     durable::Durable,
     headroom,
     journal::{self, Commit, Journal, Reader, Record, Start, Void},
+    line::Line,
     path::Folder,
     segment::{
         Finished, JOURNAL, NEW, Output, OutputError, Point, Role, SPOOLS, Segment, clear_up, file_name,
@@ -460,8 +461,8 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
     let mut segment_outputs = Vec::new();
     for (output, &(size, _)) in outputs.into_iter().zip(&commit.outputs) {
         let file = output.file.expect("opened or created above");
-        durable.known(&output.name, file.clone(), size);
-        segment_outputs.push(Output::new(&output.name, output.role, file, output.head, size));
+        durable.known(&output.name, file, size);
+        segment_outputs.push(Output::new(&output.name, output.role, output.head, size));
     }
     let segment = Segment {
         folder,
@@ -470,7 +471,7 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         named,
         begun: true,
         claim,
-        volume,
+        line: Line::new(volume),
         sync_ms: start.sync_ms,
         recorded: segment_outputs.len(),
         outputs: segment_outputs,
@@ -737,7 +738,7 @@ mod tests {
 
     /// Three commits of four bytes, the first of them synced.
     async fn write(segment: &mut Segment, name: &str, role: Role) {
-        let id = segment.create(name, role, &start(2000)).await.unwrap();
+        let id = segment.create(name, role, &start(2000)).unwrap();
         for (samples, text) in [(1, "aaaa"), (2, "bbbb"), (3, "cccc")] {
             segment.append(id, [text.into()]).unwrap();
             segment.contains(samples, samples as i64 * 40);
@@ -780,7 +781,7 @@ mod tests {
     /// A segment `x` of three commits that failed, and whose third sample is to be in `y`.
     async fn failed(s: &Media) -> Orphan {
         let mut segment = s.segment(false).await;
-        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        let id = segment.create("", Role::Main, &start(2000)).unwrap();
         let mut point = Point::default();
         for (samples, text) in [(1, "aaaa"), (2, "bbbb"), (3, "cccc")] {
             segment.append(id, [text.into()]).unwrap();
@@ -813,7 +814,7 @@ mod tests {
     async fn next(s: &Media, samples: u64) -> Segment {
         let mut next = Segment::claim(&s.disk, &s.folder, std::iter::once("y".into()), false).await.unwrap();
         let start = Start { file: "y".into(), ..start(2000) };
-        let id = next.create("", Role::Main, &start).await.unwrap();
+        let id = next.create("", Role::Main, &start).unwrap();
         next.append(id, ["head".into()]).unwrap();
         next.begun().await.unwrap();
         next.hold(2);
@@ -876,7 +877,7 @@ mod tests {
     async fn a_segment_all_of_which_goes_over_is_no_more() {
         let s = Media::new();
         let mut segment = s.segment(false).await;
-        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        let id = segment.create("", Role::Main, &start(2000)).unwrap();
         segment.append(id, ["head".into()]).unwrap();
         segment.begun().await.unwrap();
         let point = segment.point();
@@ -894,7 +895,7 @@ mod tests {
     async fn what_a_call_flushed_before_it_was_counted_is_counted_behind_it() {
         let s = Media::new();
         let mut segment = s.segment(false).await;
-        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        let id = segment.create("", Role::Main, &start(2000)).unwrap();
         segment.append(id, ["aaaa".into()]).unwrap();
         segment.flush().await.unwrap();
         segment.contains(1, 40);
@@ -946,7 +947,7 @@ mod tests {
     async fn nothing_is_made_of_nothing() {
         let s = Media::new();
         let mut segment = s.segment(false).await;
-        segment.create("mdat", Role::Spool, &start(2000)).await.unwrap();
+        segment.create("mdat", Role::Spool, &start(2000)).unwrap();
         drop(segment.abandon().await);
         assert!(matches!(s.take().await, Found::Nothing { lost_bytes: 0, .. }));
         assert!(s.files().is_empty());
@@ -963,7 +964,7 @@ mod tests {
         let s = Media::new();
         std::fs::write(s.dir.path().join("x"), "old").unwrap();
         let mut segment = s.segment(true).await;
-        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        let id = segment.create("", Role::Main, &start(2000)).unwrap();
         segment.append(id, ["head".into()]).unwrap();
         segment.begun().await.unwrap();
         drop(segment.abandon().await);
@@ -971,7 +972,7 @@ mod tests {
         assert_eq!((s.files(), s.read("x")), (vec!["x".to_owned()], b"old".to_vec()));
 
         let mut segment = s.segment(true).await;
-        let id = segment.create("", Role::Main, &start(2000)).await.unwrap();
+        let id = segment.create("", Role::Main, &start(2000)).unwrap();
         segment.append(id, ["new".into()]).unwrap();
         segment.contains(1, 0);
         segment.begun().await.unwrap();
@@ -1006,8 +1007,8 @@ mod tests {
     async fn what_no_power_cut_explains_is_not_cut_off() {
         let s = Media::new();
         let mut segment = s.segment(false).await;
-        let mdat = segment.create("mdat", Role::Spool, &start(1)).await.unwrap();
-        let track = segment.create("track1", Role::Spool, &start(1)).await.unwrap();
+        let mdat = segment.create("mdat", Role::Spool, &start(1)).unwrap();
+        let track = segment.create("track1", Role::Spool, &start(1)).unwrap();
         for samples in 1..=2 {
             segment.append(mdat, ["media".into()]).unwrap();
             segment.append(track, ["index".into()]).unwrap();

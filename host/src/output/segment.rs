@@ -1,8 +1,9 @@
 //! The files of one segment, from creation to the final name.
 //!
 //! Appends gather in memory and go to the disk in one piece with [`Segment::flush`], which the writer's
-//! driver calls after each batch. All work of a segment runs in order on its volume's thread, so a journal
-//! record follows the media that it counts. A failure shows in the next call, and stays.
+//! driver calls after each batch. All work of a segment is done in order, so a journal record follows the media that it
+//! counts, and nothing is written before the journal durably knows of the files. Nobody waits for that: what is
+//! appended meanwhile waits in the segment's line. A failure shows in the next call, and stays.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -15,10 +16,11 @@ use super::{
     durable::{Durable, ROOM_TO_CLOSE, Write},
     headroom,
     journal::{self, Journal, Record},
+    line::Line,
     orphan::Orphan,
     path::{Folder, PathError, describe},
-    storage::{Directory, DiskFile},
-    volume::{SyncPoint, Volume},
+    storage::Directory,
+    volume::SyncPoint,
 };
 
 /// The journal's name as an output.
@@ -81,13 +83,14 @@ pub struct Segment {
     /// The format has opened.
     pub(super) begun: bool,
     pub(super) claim: Claim,
-    pub(super) volume: Volume,
+    pub(super) line: Line,
     /// Milliseconds between sync points; 0: files are not synced before they are closed.
     pub(super) sync_ms: u64,
     pub(super) outputs: Vec<Output>,
     pub(super) durable: Arc<Durable>,
+    /// The journal was begun, or is in the line.
     pub(super) journal: bool,
-    /// Outputs of which the journal durably knows: the first so many.
+    /// Outputs of which the journal durably knows, or will before the next write: the first so many.
     pub(super) recorded: usize,
     /// Samples that are in the outputs, and the latest DTS among them.
     pub(super) samples: u64,
@@ -111,7 +114,6 @@ pub struct Point {
 pub(super) struct Output {
     pub(super) name: String,
     pub(super) role: Role,
-    pub(super) file: Arc<dyn DiskFile>,
     /// Bytes in front of what the writer counts from.
     pub(super) head: u64,
     /// Bytes appended, pending ones included.
@@ -122,9 +124,9 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(name: &str, role: Role, file: Arc<dyn DiskFile>, head: u64, size: u64) -> Self {
+    pub(super) fn new(name: &str, role: Role, head: u64, size: u64) -> Self {
         let (pending, pending_bytes, promoted) = (Vec::new(), 0, false);
-        Self { name: name.into(), role, file, head, size, pending, pending_bytes, promoted }
+        Self { name: name.into(), role, head, size, pending, pending_bytes, promoted }
     }
 }
 
@@ -154,7 +156,7 @@ impl Segment {
             // What is taken is not even claimed, as its owner or who repairs it may want to do that.
             let is_free = async || {
                 let (its_folder, its_name) = (folder.clone(), name.clone());
-                let found = volume.run(move || look(&its_folder, &its_name)).await;
+                let found = volume.run_read(move || look(&its_folder, &its_name)).await;
                 let (file, spool) =
                     found.map_err(|errno| PathError::Folder { path: folder.path.clone(), errno })?;
                 let replaces = file && replace_first && i == 0;
@@ -171,7 +173,7 @@ impl Segment {
                 named: !replaces,
                 begun: false,
                 claim,
-                volume,
+                line: Line::new(volume),
                 sync_ms: disk.volumes.sync_interval().map_or(0, |i| i.as_millis() as u64),
                 outputs: Vec::new(),
                 durable: Arc::new(Durable::new(folder.clone(), &name)),
@@ -280,9 +282,10 @@ impl Segment {
         self.hold = samples;
     }
 
-    /// Creates the file of an output: the final name, or that, a dot and `name`. The journal is begun with the first
-    /// one, from `start`, and durable before it. A spool gets a hole of `start.head_room` in front.
-    pub async fn create(
+    /// Has the file of an output created: the final name, or that, a dot and `name`. The journal is begun with the first
+    /// one, from `start`, and durable before it. A spool gets a hole of `start.head_room` in front. Does not wait for any
+    /// of that; see [`Segment::settled`].
+    pub fn create(
         &mut self,
         name: &str,
         role: Role,
@@ -290,21 +293,11 @@ impl Segment {
     ) -> Result<OutputId, OutputError> {
         self.check()?;
         if !self.journal {
-            let start = journal::Start { replaces: self.replaces, ..start.clone() };
-            let (folder, journal_name, durable) =
-                (self.folder.clone(), self.file_name(JOURNAL), self.durable.clone());
-            let syncs = self.sync_ms > 0;
-            let begin = move || begin_journal(&*folder.dir, &journal_name, &start, syncs);
-            let journal = self.volume.run_slow(begin).await;
-            durable.begin(journal.map_err(|errno| self.fail(JOURNAL, "create", errno))?);
-            self.journal = true;
-            let point: Arc<dyn SyncPoint> = durable;
-            self.volume.sync_at_intervals(Arc::downgrade(&point));
+            self.begin_journal(start);
         }
         let replaces = role == Role::Main && !self.named;
         let (folder, file_name) = (self.folder.clone(), self.file_name(name));
-        let (durable, name, id) = (self.durable.clone(), name.to_owned(), self.outputs.len());
-        let its_name = name.clone();
+        let (durable, its_name) = (self.durable.clone(), name.to_owned());
         let create = move || {
             if replaces {
                 // Left over from a start that was cut off.
@@ -313,23 +306,53 @@ impl Segment {
             let file = folder.dir.create(&file_name)?;
             let inode = file.inode()?;
             let record = journal::Output { name: its_name.clone(), role: role.as_str().into(), inode };
-            let added = durable.add(Record::Output(record), &its_name, file.clone());
-            added.map(|()| file).inspect_err(|_| {
+            durable.add(Record::Output(record), &its_name, file).inspect_err(|_| {
                 let _ = folder.dir.remove(&file_name);
             })
         };
-        let created = self.volume.run(create).await;
-        let file = created.map_err(|errno| self.fail(&name, "create", errno))?;
+        let (durable, its_name) = (self.durable.clone(), name.to_owned());
+        // Quick as it is, it can wait for a sync of the folder.
+        self.line.then_slow(move || {
+            if !durable.failed()
+                && let Err(errno) = create()
+            {
+                durable.fail(&its_name, "create", errno);
+            }
+        });
         let head = if role == Role::Spool { start.head_room } else { 0 };
-        self.outputs.push(Output::new(&name, role, file, head, 0));
-        Ok(id)
+        self.outputs.push(Output::new(name, role, head, 0));
+        Ok(self.outputs.len() - 1)
+    }
+
+    fn begin_journal(&mut self, start: &journal::Start) {
+        let start = journal::Start { replaces: self.replaces, ..start.clone() };
+        let (folder, name, durable) = (self.folder.clone(), self.file_name(JOURNAL), self.durable.clone());
+        let (syncs, volume) = (self.sync_ms > 0, self.line.volume().clone());
+        self.line.then_slow(move || match begin_journal(&*folder.dir, &name, &start, syncs) {
+            Ok(journal) => {
+                durable.begin(journal);
+                let point: Arc<dyn SyncPoint> = durable;
+                volume.sync_at_intervals(Arc::downgrade(&point));
+            }
+            Err(errno) => drop(durable.fail(JOURNAL, "create", errno)),
+        });
+        self.journal = true;
     }
 
     /// The format has opened. From here on a main file that replaces another takes its place, once it is worth more.
     pub async fn begun(&mut self) -> Result<(), OutputError> {
         self.begun = true;
-        self.record_outputs().await?;
+        self.record_outputs();
         self.flush().await
+    }
+
+    /// Waits until what was handed to the disk so far has been done: files are created, what was flushed is written.
+    pub fn settled(&self) -> impl Future<Output = Result<(), OutputError>> + Send + use<> {
+        let (done, durable) = (self.line.done(), self.durable.clone());
+        async move {
+            done.await;
+            durable.check()
+        }
     }
 
     /// Appends bytes and returns where they start. They wait in memory for [`Segment::flush`].
@@ -370,7 +393,7 @@ impl Segment {
             return Ok(());
         }
         self.committed = self.samples;
-        self.record_outputs().await?;
+        self.record_outputs();
         let mut writes = Vec::new();
         for (id, output) in self.outputs.iter_mut().enumerate().filter(|(_, o)| !o.pending.is_empty()) {
             let at = output.head + output.size - output.pending_bytes as u64;
@@ -379,7 +402,7 @@ impl Segment {
             writes.push(Write { output: id, pieces, at, size: output.size });
         }
         let (durable, samples, last_ms) = (self.durable.clone(), self.samples, self.last_ms);
-        self.volume.queue(cost, move || durable.write(writes, samples, last_ms)).await;
+        self.line.queue(cost, move || durable.write(writes, samples, last_ms)).await;
         let has_main = || self.outputs.iter().any(|o| o.role == Role::Main);
         if self.begun && !self.named && samples > 0 && has_main() {
             self.replace().await?;
@@ -387,20 +410,21 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the journal durable if there are outputs that it does not know of: repair has to find whatever has
+    /// Has the journal made durable if there are outputs that it does not know of: repair has to find whatever has
     /// anything in it.
-    async fn record_outputs(&mut self) -> Result<(), OutputError> {
+    fn record_outputs(&mut self) {
         if self.sync_ms > 0 && self.recorded < self.outputs.len() {
             let durable = self.durable.clone();
-            self.volume.run_slow(move || durable.sync_journal()).await?;
+            self.line.then_slow(move || {
+                // After an error it is not written to any more.
+                let _ = durable.check().and_then(|()| durable.sync_journal());
+            });
             self.recorded = self.outputs.len();
         }
-        Ok(())
     }
 
     /// Makes what was written durable, and puts the main file in the place of the one that it replaces.
     async fn replace(&mut self) -> Result<(), OutputError> {
-        self.volume.run(|| ()).await;
         let (folder, from, to) = (self.folder.clone(), self.file_name(""), self.name.clone());
         let durable = self.durable.clone();
         let replace = move || {
@@ -408,16 +432,16 @@ impl Segment {
             let replaced = folder.dir.rename(&from, &to, true).and_then(|()| folder.dir.sync());
             replaced.map_err(|errno| durable.fail("", "replace", errno))
         };
-        self.volume.run_slow(replace).await?;
+        self.line.run_slow(replace).await?;
         self.named = true;
         Ok(())
     }
 
     /// A sync point: what was appended so far survives a power cut when this returns.
     pub async fn sync(&mut self) -> Result<(), OutputError> {
-        self.settle().await?;
+        self.flush().await?;
         let durable = self.durable.clone();
-        self.volume.run_slow(move || durable.sync()).await
+        self.line.run_slow(move || durable.sync()).await
     }
 
     /// Overwrites bytes that were appended before. The range has been checked. The checksums of commits do not
@@ -425,8 +449,14 @@ impl Segment {
     pub async fn patch(&mut self, id: OutputId, offset: u64, bytes: Vec<u8>) -> Result<(), OutputError> {
         self.check()?;
         self.flush_all().await?;
-        if self.durable.synced(id) < offset + bytes.len() as u64 {
-            self.sync().await?;
+        let end = offset + bytes.len() as u64;
+        if self.durable.synced(id) < end {
+            let durable = self.durable.clone();
+            self.line.then_slow(move || {
+                if durable.synced(id) < end {
+                    let _ = durable.sync();
+                }
+            });
         }
         let at = self.outputs[id].head + offset;
         self.overwrite(id, "patch", bytes, at).await;
@@ -442,32 +472,35 @@ impl Segment {
         if len == 0 {
             return Ok(Vec::new());
         }
-        let (file, at) = (output.file.clone(), output.head + offset);
+        let (durable, at) = (self.durable.clone(), output.head + offset);
         let mut bytes = vec![0; usize::try_from(len).expect("at most 4 GiB")];
-        let read = move || match file.read_at(&mut bytes, at)? == bytes.len() {
-            true => Ok(bytes),
-            false => Err(Errno::IO),
+        let read = move || {
+            durable.check()?;
+            let result = durable.file(id).read_at(&mut bytes, at);
+            match result.and_then(|read| if read == bytes.len() { Ok(()) } else { Err(Errno::IO) }) {
+                Ok(()) => Ok(bytes),
+                Err(errno) => Err(durable.fail_output(id, "read", errno)),
+            }
         };
         // When what was written is there; not between the writes of others.
-        self.volume.run(|| ()).await;
-        let result = self.volume.run_slow(read).await;
-        self.check()?;
-        result.map_err(|errno| self.fail(&self.outputs[id].name, "read", errno))
+        self.line.done().await;
+        self.line.volume().run_read(read).await
     }
 
     /// Makes the head of a spool `head` bytes long.
     pub async fn resize_head(&mut self, id: OutputId, head: u64) -> Result<(), OutputError> {
-        // Whatever moves has to be on the disk, and the journal has to say from where to where.
-        self.sync().await?;
+        self.check()?;
         let output = &self.outputs[id];
         if output.head == head {
             return Ok(());
         }
-        let (folder, name, from, file) =
-            (self.folder.clone(), self.file_name(&output.name), output.head, output.file.clone());
-        let (durable, its_name) = (self.durable.clone(), output.name.clone());
+        let (folder, name, from) = (self.folder.clone(), self.file_name(&output.name), output.head);
+        // Whatever moves has to be on the disk, and the journal has to say from where to where.
+        self.sync().await?;
+        let durable = self.durable.clone();
         let resize = move || {
-            let fail = |errno| durable.fail(&its_name, "make room in front", errno);
+            let (file, fail) =
+                (durable.file(id), |errno| durable.fail_output(id, "make room in front", errno));
             let size = file.size().map_err(fail)?;
             durable.record(&Record::Resize(journal::Resize { output: id, from, to: head, size }))?;
             let file = headroom::resize(&*folder.dir, &name, &file, from, head).map_err(fail)?;
@@ -476,11 +509,10 @@ impl Segment {
                 folder.dir.sync().map(|()| inode)
             });
             let inode = synced.map_err(fail)?;
-            durable.replace(id, file.clone());
-            durable.record(&Record::Resized(journal::Resized { output: id, head, inode }))?;
-            Ok(file)
+            durable.replace(id, file);
+            durable.record(&Record::Resized(journal::Resized { output: id, head, inode }))
         };
-        self.outputs[id].file = self.volume.run_long(resize).await?;
+        self.line.volume().run_long(resize).await?;
         self.outputs[id].head = head;
         Ok(())
     }
@@ -500,9 +532,10 @@ impl Segment {
     /// The segment is about to be closed: gives back the room that was kept for that.
     pub async fn begin_to_close(&mut self) -> Result<(), OutputError> {
         self.hold = 0;
-        self.settle().await?;
+        self.flush().await?;
         let durable = self.durable.clone();
-        self.volume.run_slow(move || durable.release()).await
+        self.line.then(move || durable.release());
+        Ok(())
     }
 
     /// Says that a spool becomes the main file.
@@ -533,14 +566,11 @@ impl Segment {
         };
         let bytes = main.head + main.size;
         let from = (main.promoted || !self.named).then(|| self.file_name(&main.name));
-        let stays = |o: &&Output| o.role != Role::Spool || o.promoted;
-        let sync: Vec<_> = self.outputs.iter().filter(stays).map(|o| o.file.clone()).collect();
-        let spools: Vec<_> = self
-            .outputs
-            .iter()
-            .filter(|o| o.role == Role::Spool && !o.promoted)
-            .map(|o| self.file_name(&o.name))
-            .collect();
+        let stays = |o: &Output| o.role != Role::Spool || o.promoted;
+        let stay = self.outputs.iter().enumerate().filter(|(_, output)| stays(output));
+        let sync: Vec<_> = stay.map(|(id, _)| self.durable.file(id)).collect();
+        let spools: Vec<_> =
+            self.outputs.iter().filter(|output| !stays(output)).map(|o| self.file_name(&o.name)).collect();
         let sidecars = self.outputs.iter().any(|o| o.role == Role::Sidecar);
         let (folder, name, replaces) = (self.folder.clone(), self.name.clone(), self.replaces);
         let durable = self.durable.clone();
@@ -560,7 +590,7 @@ impl Segment {
             folder.dir.sync().map_err(fail)?;
             durable.record(&Record::Closed)
         };
-        self.volume.run_slow(work).await?;
+        self.line.run_slow(work).await?;
         Ok((Finished { path: self.path(), bytes }, spools))
     }
 
@@ -579,8 +609,8 @@ impl Segment {
         let _ = self.settle().await;
         // Nobody writes any more, not even a sync that has begun.
         let durable = self.durable.clone();
-        let journal = self.volume.run_slow(move || durable.close()).await;
-        Orphan::new(self.folder, self.name, self.claim, self.volume, journal)
+        let journal = self.line.run_slow(move || durable.close()).await;
+        Orphan::new(self.folder, self.name, self.claim, self.line.volume().clone(), journal)
     }
 
     /// Gives the segment up, to be cut back to a point that was flushed. What waits for a flush is dropped.
@@ -605,14 +635,16 @@ impl Segment {
             return;
         }
         let _ = self.settle().await;
-        let names: Vec<_> = self.outputs.iter().map(|o| self.file_name(&o.name)).collect();
         let (folder, journal, durable) = (self.folder.clone(), self.file_name(JOURNAL), self.durable.clone());
-        self.volume
-            .run_slow(move || {
-                durable.close();
-                let _ = clear_up(&*folder.dir, &names, &journal);
-            })
-            .await;
+        let names: Vec<_> = self.outputs.iter().map(|o| self.file_name(&o.name)).collect();
+        let remove = move || {
+            // What could not be created may be somebody else's.
+            let created = &names[..durable.outputs()];
+            if durable.close().is_some() {
+                let _ = clear_up(&*folder.dir, created, &journal);
+            }
+        };
+        self.line.run_slow(remove).await;
     }
 
     pub(super) fn file_name(&self, output: &str) -> String {
@@ -624,15 +656,14 @@ impl Segment {
 
     async fn overwrite(&self, id: OutputId, what: &'static str, bytes: Vec<u8>, at: u64) {
         let durable = self.durable.clone();
-        self.volume.queue(bytes.len(), move || durable.overwrite(id, what, bytes, at)).await;
+        self.line.queue(bytes.len(), move || durable.overwrite(id, what, bytes, at)).await;
     }
 
     /// Flushes, and waits until everything was done.
     async fn settle(&mut self) -> Result<(), OutputError> {
         let flushed = self.flush().await;
-        self.volume.run(|| ()).await;
-        flushed?;
-        self.check()
+        self.settled().await?;
+        flushed
     }
 
     /// The first error of the disk, if there was one: nothing is written any more.
@@ -672,7 +703,7 @@ impl Closed {
             let cleared = clear_up(&*folder.dir, &spools, &journal);
             cleared.map_err(|errno| durable.fail("", "clear up", errno))
         };
-        match segment.volume.run_slow(work).await {
+        match segment.line.run_slow(work).await {
             Ok(()) => Ok(file),
             Err(error) => Err((error, segment.abandon().await)),
         }
@@ -761,7 +792,7 @@ mod tests {
     async fn a_main_file_grows_is_patched_and_read_back() {
         let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
-        let main = segment.create("", Role::Main, &start(0)).await.unwrap();
+        let main = segment.create("", Role::Main, &start(0)).unwrap();
         assert_eq!(segment.append(main, ["head".into(), "er".into()]).unwrap(), 0);
         segment.flush().await.unwrap();
         assert_eq!(segment.append(main, ["body".into()]).unwrap(), 6);
@@ -780,8 +811,8 @@ mod tests {
         let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
         let start = start(4096);
-        let mdat = segment.create("mdat", Role::Spool, &start).await.unwrap();
-        let track = segment.create("track1", Role::Spool, &start).await.unwrap();
+        let mdat = segment.create("mdat", Role::Spool, &start).unwrap();
+        let track = segment.create("track1", Role::Spool, &start).unwrap();
         segment.append(mdat, ["media".into()]).unwrap();
         segment.append(track, ["index".into()]).unwrap();
         segment.flush().await.unwrap();
@@ -827,7 +858,7 @@ mod tests {
         let s = Media::new();
         s.put("x.flv");
         let mut segment = s.claim(true).await.unwrap();
-        let main = segment.create("", Role::Main, &start(0)).await.unwrap();
+        let main = segment.create("", Role::Main, &start(0)).unwrap();
         segment.append(main, ["n".into()]).unwrap();
         segment.begun().await.unwrap();
         segment.sync().await.unwrap();
@@ -844,14 +875,14 @@ mod tests {
         assert_eq!(s.read("x.flv"), b"new");
 
         let mut segment = s.claim(true).await.unwrap();
-        let main = segment.create("", Role::Main, &start(0)).await.unwrap();
+        let main = segment.create("", Role::Main, &start(0)).unwrap();
         segment.append(main, ["n".into()]).unwrap();
         segment.begun().await.unwrap();
         segment.finish().await.unwrap();
         assert_eq!((s.files(), s.read("x.flv")), (vec!["x.flv".to_owned()], b"n".to_vec()));
 
         let mut segment = s.claim(true).await.unwrap();
-        segment.create("", Role::Main, &start(0)).await.unwrap();
+        segment.create("", Role::Main, &start(0)).unwrap();
         segment.discard().await;
         assert_eq!((s.files(), s.read("x.flv")), (vec!["x.flv".to_owned()], b"n".to_vec()));
     }
@@ -860,8 +891,8 @@ mod tests {
     async fn what_never_began_leaves_nothing() {
         let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
-        segment.create("mdat", Role::Spool, &start(0)).await.unwrap();
-        segment.create("notes", Role::Sidecar, &start(0)).await.unwrap();
+        segment.create("mdat", Role::Spool, &start(0)).unwrap();
+        segment.create("notes", Role::Sidecar, &start(0)).unwrap();
         segment.discard().await;
         assert!(s.files().is_empty());
     }
@@ -870,12 +901,14 @@ mod tests {
     async fn a_patch_of_what_is_not_synced_makes_a_sync_point() {
         let s = Media::new();
         let mut segment = s.claim(false).await.unwrap();
-        let main = segment.create("", Role::Main, &start(0)).await.unwrap();
+        let main = segment.create("", Role::Main, &start(0)).unwrap();
         segment.append(main, ["0123".into()]).unwrap();
         segment.patch(main, 2, b"x".to_vec()).await.unwrap();
+        segment.settled().await.unwrap();
         assert_eq!(segment.durable.synced(main), 4);
         segment.append(main, ["4567".into()]).unwrap();
         segment.patch(main, 3, b"x".to_vec()).await.unwrap();
+        segment.settled().await.unwrap();
         assert_eq!(segment.durable.synced(main), 4, "it is synced already");
         segment.finish().await.unwrap();
         assert_eq!(s.read("x.flv"), b"01xx4567");

@@ -21,10 +21,10 @@ impl Segment {
         text: impl FnOnce(u64, String) -> Vec<u8>,
     ) -> Result<(), OutputError> {
         self.sync().await?;
-        let Some(main) = self.outputs.iter().find(|o| o.role == Role::Main || o.promoted) else {
+        let Some(id) = self.outputs.iter().position(|o| o.role == Role::Main || o.promoted) else {
             return Ok(());
         };
-        let (file, bytes) = (main.file.clone(), main.head + main.size);
+        let (file, bytes) = (self.durable.file(id), self.file_bytes());
         let digest = move || {
             let mut hasher = Sha256::new();
             let mut buffer = vec![0; WINDOW];
@@ -40,17 +40,21 @@ impl Segment {
             }
             Ok(hex(&hasher.finalize()))
         };
-        let sha256 = self.volume.run_long(digest).await;
+        let sha256 = self.line.volume().run_long(digest).await;
         let sha256 = sha256.map_err(|errno| self.durable.fail(MANIFEST, "read the file", errno))?;
         let id = match self.find(MANIFEST) {
             // A close that was cut off made it, and repair has emptied it.
             Some(id) => id,
             None => {
                 // That of an older file, which this one replaces.
-                let (folder, name) = (self.folder.clone(), self.file_name(MANIFEST));
-                let removed = self.volume.run(move || folder.dir.remove(&name)).await;
-                removed.map_err(|errno| self.durable.fail(MANIFEST, "remove", errno))?;
-                self.create(MANIFEST, Role::Sidecar, &journal::Start::default()).await?
+                let (folder, name, durable) =
+                    (self.folder.clone(), self.file_name(MANIFEST), self.durable.clone());
+                self.line.then(move || {
+                    if let Err(errno) = folder.dir.remove(&name) {
+                        durable.fail(MANIFEST, "remove", errno);
+                    }
+                });
+                self.create(MANIFEST, Role::Sidecar, &journal::Start::default())?
             }
         };
         self.append(id, [text(bytes, sha256).into()])?;

@@ -15,15 +15,17 @@ use crate::sync::lock;
 
 /// Bytes that may wait for one volume, over all its recordings; who writes more waits.
 const MAX_QUEUED: usize = 64 << 20;
-/// Jobs at once on one volume that wait for the disk, and such that go through whole files.
+/// Jobs at once on one volume that wait for the disk, that look at a folder or read what was just written, and that go through whole files.
 const SLOW_JOBS: usize = 8;
+const READ_JOBS: usize = 4;
 const LONG_JOBS: usize = 2;
 
 /// How long the thread of a volume lets work that nobody waits for come together. To wake it for each piece costs more
 /// than the piece.
 const GATHER: Duration = Duration::from_millis(5);
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Work for a volume's thread.
+pub(super) type Job = Box<dyn FnOnce() + Send>;
 
 /// What is to be made durable at intervals, as long as it lives.
 pub trait SyncPoint: Send + Sync {
@@ -75,6 +77,7 @@ pub struct Volume {
     thread: Thread,
     room: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     long: Arc<Semaphore>,
     /// New things to be synced at intervals; `None` if there are no intervals.
     syncs: Option<mpsc::Sender<Weak<dyn SyncPoint>>>,
@@ -105,32 +108,30 @@ impl Volume {
             thread,
             room: Arc::new(Semaphore::new(MAX_QUEUED)),
             slow: Arc::new(Semaphore::new(SLOW_JOBS)),
+            reads: Arc::new(Semaphore::new(READ_JOBS)),
             long: Arc::new(Semaphore::new(LONG_JOBS)),
             syncs,
         })
-    }
-
-    /// Queues work that holds `bytes` of memory until it is done. Waits for room in the queue, not for the work.
-    pub async fn queue(&self, bytes: usize, work: impl FnOnce() + Send + 'static) {
-        let permit = self.room(bytes).await;
-        self.send(Box::new(move || {
-            work();
-            drop(permit);
-        }));
     }
 
     /// Does work in its turn, and waits for its result.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, result) = oneshot::channel();
         self.send(Box::new(move || drop(done.send(work()))));
-        self.thread.unpark();
+        self.wake();
         result.await.expect("the volume's thread outlives its jobs")
     }
 
     /// Does slow work off the volume's thread and waits for its result. It runs beside queued work, so
-    /// what it builds on has to be done: call after a [`Volume::run`].
+    /// what it builds on has to be done.
     pub async fn run_slow<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         self.run_with(&self.slow, work).await
+    }
+
+    /// The same for what looks at a folder, or reads a little that was just written, so that it does not wait behind
+    /// others' syncs.
+    pub async fn run_read<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.run_with(&self.reads, work).await
     }
 
     /// The same for work that goes through whole files, so that nothing else waits behind it.
@@ -156,13 +157,20 @@ impl Volume {
         }
     }
 
-    async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
+    /// Room in the queue for work that holds `bytes` of memory, to be let go of when it is done.
+    pub(super) async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
         let permits = u32::try_from(bytes.clamp(1, MAX_QUEUED)).expect("below 4 GiB");
         self.room.clone().acquire_many_owned(permits).await.expect("the semaphore is never closed")
     }
 
-    fn send(&self, job: Job) {
+    /// Gives the volume's thread work, which it comes to within [`GATHER`].
+    pub(super) fn send(&self, job: Job) {
         self.jobs.send(job).expect("the volume's thread lives as long as a sender");
+    }
+
+    /// Lets the volume's thread do at once what it was given.
+    pub(super) fn wake(&self) {
+        self.thread.unpark();
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use rustix::io::Errno;
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
@@ -149,6 +149,8 @@ struct Current {
     said: Instant,
     /// How it goes on for one that failed, if it does.
     over: Option<Over>,
+    /// Tells of its beginning when its files are there, unless that has been told.
+    told: Option<JoinHandle<()>>,
 }
 
 /// A version to write with.
@@ -633,7 +635,13 @@ impl Running {
             carry: carry.map(|(_, carry)| carry).unwrap_or_default(),
         };
         void_in(&self.voided, &self.target.folder, &name).await;
-        let mut writer = Writer::open(version, segment, begin).await?;
+        // What comes after a cut does not wait for the disk. At a beginning nothing is lost by that, and it is known at once
+        // whether there can be a file.
+        let goes_on = self.cut_at.is_some();
+        let mut writer = match goes_on {
+            true => Writer::open_ahead(version, segment, begin).await?,
+            false => Writer::open(version, segment, begin).await?,
+        };
         replaced.store(true, Ordering::Relaxed);
         match who {
             Who::LastResort => self.tell_of_last_resort(&writer, name),
@@ -643,14 +651,6 @@ impl Running {
         let again = over.map_or(0, |over| over.samples);
         writer.hold(again);
         self.kept = Kept::new(Mark { point: writer.point(), away_ms: 0 }, again);
-        tracing::info!(
-            config_id = self.run.recording.config_id,
-            stream = settings.local_stream_name,
-            file = %writer.path().display(),
-            component = writer.version().label(),
-            tracks = codecs(&tracks),
-            "recording"
-        );
         self.run.recording.update_run(self.run.stream_id, |run| {
             run.file = writer.path();
             run.writing = true;
@@ -687,7 +687,29 @@ impl Running {
             former,
             over.is_some(),
         );
-        self.run.parts.events.send(event);
+        let (there, events) = (writer.settled(), self.run.parts.events.clone());
+        let (config_id, stream) = (self.run.recording.config_id, settings.local_stream_name.clone());
+        let (file, component, codecs) = (writer.path(), component.1, codecs(&tracks));
+        let tell = async move {
+            if there.await {
+                tracing::info!(
+                    config_id,
+                    stream,
+                    file = %file.display(),
+                    component,
+                    tracks = codecs,
+                    "recording"
+                );
+                events.send(event);
+            }
+        };
+        let told = match goes_on {
+            true => Some(tokio::spawn(tell)),
+            false => {
+                tell.await;
+                None
+            }
+        };
         self.segment = Some(Current {
             writer,
             origin_ms,
@@ -697,6 +719,7 @@ impl Running {
             away_ms: over.map_or(0, |over| over.away_ms),
             said: Instant::now(),
             over,
+            told,
         });
         self.tracks = tracks;
         self.taken_over().await
@@ -869,7 +892,7 @@ impl Running {
         let is_cut = reason == "cut";
         self.cut_at = is_cut.then(Instant::now);
         self.run.recording.update_run(self.run.stream_id, |run| run.writing = is_cut);
-        let Current { writer, origin_ms, samples, tally, away_ms, over, .. } = current;
+        let Current { writer, origin_ms, samples, tally, away_ms, over, told, .. } = current;
         let version = writer.version().clone();
         let manifest =
             self.run.recording.settings.manifest.then(|| Manifest::begin(&version, writer.start()));
@@ -918,9 +941,13 @@ impl Running {
             self.closing.join_next().await.into_iter().for_each(said);
         }
         // Files are made durable side by side, and announced in their order.
-        let (told, announced) = oneshot::channel::<()>();
+        let (ended, announced) = oneshot::channel::<()>();
         let mut turn = Turn(self.announced.replace(announced));
         self.closing.spawn(async move {
+            // Its end is told after its beginning.
+            if let Some(told) = told {
+                let _ = told.await;
+            }
             let stream = &recording.settings.local_stream_name;
             let closing = match manifest {
                 Some(manifest) => {
@@ -961,7 +988,7 @@ impl Running {
                         report::error(&recording, &path, &error.to_string(), given, report::Next::Repair);
                     turn.comes().await;
                     parts.events.send(event);
-                    drop(told);
+                    drop(ended);
                     return parts.repairs.given_up(folder, orphan.with_given(samples)).await;
                 }
             };

@@ -21,7 +21,7 @@ use std::{
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     Engine, FormatError, LoadError, Version,
@@ -53,6 +53,8 @@ pub(super) const EMBEDDED: [(&str, &[u8]); 3] = [
 const LAST_RESORT: &str = "flv";
 /// Components that are being loaded at once.
 const MAX_LOADING: usize = 16;
+/// Recordings that end their segments in the same moment for a version that is to write at once.
+const SWAPS_AT_ONCE: usize = 2;
 /// Swaps of a format that are remembered.
 const REMEMBERED: usize = 64;
 /// A file that is damaged and younger than this may still be on its way.
@@ -95,6 +97,7 @@ struct Inner {
     /// Of the folder, as the registry has it.
     taken: Mutex<BTreeMap<PathBuf, String>>,
     changed: watch::Sender<u64>,
+    swapping: Arc<Semaphore>,
     events: OnceLock<Events>,
 }
 
@@ -271,6 +274,7 @@ impl Formats {
             keeping: tokio::sync::Mutex::default(),
             taken: Mutex::new(registry.folder.clone()),
             changed: watch::Sender::new(0),
+            swapping: Arc::new(Semaphore::new(SWAPS_AT_ONCE)),
             events: OnceLock::new(),
         }));
         formats.restore(registry);
@@ -317,6 +321,11 @@ impl Formats {
             let due = lineup.mode != Mode::Drain && lineup.active()?.sha256 != sha256;
             due.then_some(lineup.mode)
         })
+    }
+
+    /// A permit of it is for one recording, to end its segment in the middle for a version that is to write at once.
+    pub fn turn_to_swap(&self) -> Arc<Semaphore> {
+        self.0.swapping.clone()
     }
 
     /// Who may write in place of a version, best first: those that were active before, then the embedded one.

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::io::Errno;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{OwnedSemaphorePermit, oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
@@ -40,6 +40,8 @@ const MAX_CLOSING: usize = 4;
 const NOTES_AT_ONCE: u32 = 8;
 /// How often the log says how far a segment is.
 const PROGRESS: Duration = Duration::from_secs(300);
+/// How long a recording lets others go first when a version is to write at once.
+const SWAP_PATIENCE: Duration = Duration::from_secs(1);
 /// Segments that may fail one after the other, with the last resort, before the run is given up.
 const MAX_STRIKES: u32 = 3;
 /// A segment that got this far in run time takes the strikes back.
@@ -134,6 +136,8 @@ struct Running {
     cut_at: Option<Instant>,
     /// Writes beside it, for comparison.
     shadow: Option<Shadow>,
+    /// Since when the segment is to be ended for a version that is to write at once, if it is.
+    swap_due: Option<Instant>,
 }
 
 /// The segment that is being written.
@@ -271,6 +275,7 @@ impl Run {
             last_version: None,
             cut_at: None,
             shadow: None,
+            swap_due: None,
         };
         let result = running.drive(subscription, limits, &stop).await;
         running.closed().await;
@@ -399,6 +404,7 @@ impl Running {
 
     async fn take(&mut self, items: &mut Vec<crate::registry::Item>) -> Result<(), RunError> {
         self.heed_disk().await?;
+        let _turn = if items.is_empty() { None } else { self.swap_turn().await };
         let now = now();
         for item in items.drain(..) {
             self.plan.push(item, now);
@@ -455,10 +461,26 @@ impl Running {
         }
         let due = formats.due(format, &current.writer.version().sha256);
         self.heeded_version = active;
-        if let Some(mode) = due {
-            self.plan.split(mode == Mode::Now);
+        self.swap_due = (due == Some(Mode::Now)).then(|| self.swap_due.unwrap_or_else(Instant::now));
+        if due == Some(Mode::NextChunk) {
+            self.plan.split(false);
         }
         self.steps().await
+    }
+
+    /// Lets the segment end with the next sample for a version that is to write at once, when it is this recording's turn,
+    /// which lasts as long as the result: if all ended theirs in the same moment each would stand still until all have
+    /// the next. Whose turn it is not goes on with the former version for so long.
+    async fn swap_turn(&mut self) -> Option<OwnedSemaphorePermit> {
+        let due = self.swap_due?;
+        let formats = &self.run.parts.formats;
+        let turn = match due.elapsed() < SWAP_PATIENCE {
+            true => formats.turn_to_swap().try_acquire_owned().ok()?,
+            false => formats.turn_to_swap().acquire_owned().await.expect("it is never closed"),
+        };
+        self.swap_due = None;
+        self.plan.split(true);
+        Some(turn)
     }
 
     /// Ends the segment when the disk can't take more, and lets the next begin when it can.
@@ -599,6 +621,7 @@ impl Running {
         let settings = &recording.settings;
         self.heeded_version =
             self.run.parts.formats.get(&settings.format).map(|version| version.sha256.clone());
+        self.swap_due = None;
         let Picked { version, who } = self.pick(&tracks);
         // Once: what the recording itself wrote in an earlier run is not for overwriting.
         let replaced = &recording.replaced;

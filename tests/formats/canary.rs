@@ -1,6 +1,6 @@
 //! Canaries: versions that are tried beside the active one, in slices of a recording that the recording never sees.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use reelwright::format::{
     limits::Limits,
@@ -38,8 +38,9 @@ impl Outcome {
     }
 }
 
-/// Has a canary of format `flv` tried by the first recording of three that comes, and records a stream.
-async fn tried(wasm: Vec<u8>) -> Outcome {
+/// Has a canary of format `flv` tried by the first recording of three that comes, and records a stream, as fast as it is
+/// taken or in real time.
+async fn tried(wasm: Vec<u8>, in_time: bool) -> Outcome {
     log();
     let recorder = Recorder::new(Limits::default()).await;
     let formats = &recorder.host.formats;
@@ -55,8 +56,13 @@ async fn tried(wasm: Vec<u8>) -> Outcome {
     }
     let mut publisher = recorder.publish(&clip);
     until("all recordings run", || recorder.recordings.list().iter().all(|r| r.run().is_some())).await;
+    let begun = tokio::time::Instant::now();
     // In batches so large that all of them fit into the shadow's queue.
-    for batch in clip.samples.chunks(64) {
+    for batch in clip.samples.chunks(if in_time { 16 } else { 64 }) {
+        if in_time {
+            let at_ms = u64::try_from(batch[0].dts_ms).unwrap();
+            tokio::time::sleep_until(begun + Duration::from_millis(at_ms)).await;
+        }
         publisher.send(&mut batch.to_vec()).await;
         assert!(formats.trial("flv").is_none_or(|(_, seats)| seats.len() <= 1), "others have no seat");
     }
@@ -80,8 +86,9 @@ async fn tried(wasm: Vec<u8>) -> Outcome {
     outcome
 }
 
-async fn out(name: &str, words: &[&str]) {
-    let outcome = tried(fs::read(component(name)).unwrap()).await;
+/// Has a bad canary tried. Returns the milliseconds that it was used after it had shown what it is.
+async fn out(name: &str, words: &[&str], in_time: bool) -> u64 {
+    let outcome = tried(fs::read(component(name)).unwrap(), in_time).await;
     let failed = outcome.events("formatFailed");
     assert_eq!(failed.len(), 1, "{:?}", outcome.state());
     let id = failed[0]["configId"].as_u64().unwrap();
@@ -97,11 +104,19 @@ async fn out(name: &str, words: &[&str]) {
     }
     assert!(outcome.events("formatSwapped").is_empty());
     assert_eq!(outcome.recorder.host.formats.get("flv").unwrap().sha256, outcome.active);
+    failed[0]["afterMs"].as_u64().unwrap()
 }
+
+/// Bad canaries, and words of why they are out.
+const TRAPS: (&str, &[&str]) =
+    ("late_trap_flv", &["write: it trapped", "this component can't bear sample 200"]);
+const WRONG: (&str, &[&str]) = ("canary_wrong", &["its file is wrong: video: ", "were given"]);
+const LEAKS: (&str, &[&str]) = ("canary_leak", &["it needs ", "KiB of memory, the active version"]);
+const SLOW: (&str, &[&str]) = ("canary_slow", &["a sample takes it ", "of computing, the active version"]);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_does_as_well_takes_over_by_itself() {
-    let outcome = tried(marked(embedded("flv"), b"canary")).await;
+    let outcome = tried(marked(embedded("flv"), b"canary"), false).await;
     assert_eq!(outcome.state().0, "active");
     assert_eq!(outcome.recorder.host.formats.get("flv").unwrap().sha256, outcome.canary);
     let swapped = outcome.events("formatSwapped");
@@ -112,20 +127,31 @@ async fn one_that_does_as_well_takes_over_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_traps_is_out() {
-    out("late_trap_flv", &["write: it trapped", "this component can't bear sample 200"]).await;
+    out(TRAPS.0, TRAPS.1, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_writes_something_else_is_out() {
-    out("canary_wrong", &["its file is wrong: video: ", "were given"]).await;
+    out(WRONG.0, WRONG.1, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_leaks_is_out() {
-    out("canary_leak", &["it needs ", "KiB of memory, the active version"]).await;
+    out(LEAKS.0, LEAKS.1, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_slow_is_out() {
-    out("canary_slow", &["a sample takes it ", "of computing, the active version"]).await;
+    out(SLOW.0, SLOW.1, false).await;
+}
+
+/// `make soak`: in real time each bad canary is out within a second of what it is being there to be seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "times that depend on the machine"]
+async fn soak_bad_canaries_are_out_within_a_second() {
+    for (name, words) in [TRAPS, WRONG, LEAKS, SLOW] {
+        let after_ms = out(name, words, true).await;
+        println!("{name}: out after {after_ms} ms");
+        assert!(after_ms < 1000, "{name}: {after_ms} ms");
+    }
 }

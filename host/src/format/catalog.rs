@@ -619,8 +619,9 @@ impl Formats {
         })
     }
 
-    /// Notes something in a trial and does what follows. `false`: the trial is over.
-    fn judge(&self, seat: &Seat, note: impl FnOnce(&mut Trial)) -> bool {
+    /// Notes something in a trial that samples have shown which the recording wrote then, and does what follows. `false`:
+    /// the trial is over.
+    fn judge(&self, seat: &Seat, written: Instant, note: impl FnOnce(&mut Trial)) -> bool {
         let name = &seat.canary.manifest.format;
         let judged = self.write_format(name, |format, now_us| {
             let sha256 = &seat.canary.sha256;
@@ -654,15 +655,17 @@ impl Formats {
         match judged {
             Ok(Verdict::Open) => return true,
             Ok(Verdict::Out(why)) => {
+                let after_ms = u64::try_from(written.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::error!(
                     format = seat.canary.label(),
                     config_id = seat.config_id,
                     why,
+                    after_ms,
                     "canary is out"
                 );
                 let payload = json!({
                     "format": name, "canary": true, "configId": seat.config_id, "error": why,
-                    "failed": about(&seat.canary), "kept": about(&seat.active),
+                    "failed": about(&seat.canary), "kept": about(&seat.active), "afterMs": after_ms,
                 });
                 self.send(Event::new("formatFailed", payload));
                 self.0.changed.send_modify(|changes| *changes += 1);
@@ -1180,24 +1183,26 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Both have done this with a slice so far. `false`: the trial is over.
-    pub(super) fn goes_on(&self, canary: Measured, active: Measured) -> bool {
-        self.formats.judge(self, |trial| drop(trial.goes_on(canary, active).clone()))
+    /// Both have done this with a slice so far, of which the last samples were written then. `false`: the trial is over.
+    pub(super) fn goes_on(&self, written: Instant, canary: Measured, active: Measured) -> bool {
+        self.formats.judge(self, written, |trial| drop(trial.goes_on(canary, active).clone()))
     }
 
     /// A slice of so many milliseconds is as it should be.
-    pub(super) fn passed(&self, media_ms: u64, canary: Measured, active: Measured) -> bool {
-        self.formats.judge(self, |trial| drop(trial.passed(self.config_id, media_ms, canary, active).clone()))
+    pub(super) fn passed(&self, written: Instant, media_ms: u64, canary: Measured, active: Measured) -> bool {
+        self.formats.judge(self, written, |trial| {
+            drop(trial.passed(self.config_id, media_ms, canary, active).clone());
+        })
     }
 
     /// The canary failed.
-    pub(super) fn out(&self, why: &str) {
-        self.formats.judge(self, |trial| drop(trial.out(why.into()).clone()));
+    pub(super) fn out(&self, written: Instant, why: &str) {
+        self.formats.judge(self, written, |trial| drop(trial.out(why.into()).clone()));
     }
 
     /// A slice was broken off, since it came faster than it was written.
-    pub(super) fn fell_behind(&self) -> bool {
-        self.formats.judge(self, |trial| drop(trial.fell_behind().clone()))
+    pub(super) fn fell_behind(&self, written: Instant) -> bool {
+        self.formats.judge(self, written, |trial| drop(trial.fell_behind().clone()))
     }
 }
 

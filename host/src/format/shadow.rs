@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
@@ -48,6 +48,8 @@ struct Batch {
     bytes: usize,
     /// Batches before it were left out.
     broken: bool,
+    /// When the recording had written it.
+    written: Instant,
 }
 
 /// A shadow of one recording.
@@ -91,11 +93,13 @@ impl Shadow {
             self.broken = true;
             return true;
         }
-        let (tracks, broken) = (self.tracks.clone(), self.broken);
+        let (tracks, broken, written) = (self.tracks.clone(), self.broken, Instant::now());
         // Before it can be taken.
         self.waiting.fetch_add(bytes, Relaxed);
-        self.broken =
-            self.batches.try_send(Batch { tracks, samples: samples.to_vec(), bytes, broken }).is_err();
+        self.broken = self
+            .batches
+            .try_send(Batch { tracks, samples: samples.to_vec(), bytes, broken, written })
+            .is_err();
         if self.broken {
             self.waiting.fetch_sub(bytes, Relaxed);
         }
@@ -125,6 +129,8 @@ struct Comparison<'a> {
     slice: Option<Slice>,
     /// Slices begun.
     slices: u64,
+    /// When the recording had written what is being looked at.
+    written: Instant,
 }
 
 /// A stretch of media, as both write it.
@@ -151,8 +157,10 @@ impl Comparison<'_> {
         let root = scratch.to_owned();
         let roots = tokio::task::spawn_blocking(move || Roots::open(&root, &[])).await;
         let roots = roots.map_err(io::Error::other)??;
-        let mut comparison = Comparison { seat, disk: Disk::new(roots, None), slice: None, slices: 0 };
+        let (disk, written) = (Disk::new(roots, None), Instant::now());
+        let mut comparison = Comparison { seat, disk, slice: None, slices: 0, written };
         while let Some(batch) = queue.recv().await {
+            comparison.written = batch.written;
             waiting.fetch_sub(batch.bytes, Relaxed);
             if !comparison.take(batch).await? {
                 return comparison.leave().await;
@@ -164,7 +172,7 @@ impl Comparison<'_> {
     async fn take(&mut self, batch: Batch) -> GoesOn {
         if batch.broken {
             self.leave().await?;
-            if !self.seat.fell_behind() {
+            if !self.seat.fell_behind(self.written) {
                 return Ok(false);
             }
         }
@@ -212,7 +220,7 @@ impl Comparison<'_> {
             Ok(writer) => writer,
             Err(error) => {
                 active.abandon().await;
-                self.seat.out(&error.to_string());
+                self.seat.out(self.written, &error.to_string());
                 return Ok(None);
             }
         };
@@ -239,12 +247,12 @@ impl Comparison<'_> {
             return Ok(true);
         }
         if let Err(error) = its_own(slice.canary.write(&samples).await)? {
-            self.seat.out(&error.to_string());
+            self.seat.out(self.written, &error.to_string());
             return Ok(false);
         }
         slice.took(&samples);
         let (canary, active) = slice.measured();
-        Ok(self.seat.goes_on(canary, active))
+        Ok(self.seat.goes_on(self.written, canary, active))
     }
 
     /// Ends the slice and looks at what both wrote.
@@ -261,7 +269,7 @@ impl Comparison<'_> {
         let (canary_file, canary) = match canary_done {
             Ok(done) => done,
             Err(error) => {
-                self.seat.out(&error.to_string());
+                self.seat.out(self.written, &error.to_string());
                 return Ok(false);
             }
         };
@@ -272,14 +280,14 @@ impl Comparison<'_> {
             if let Some(wrong) = its
                 && look(&self.seat.active.manifest.format, &active_file, &given).await.is_none()
             {
-                self.seat.out(&format!("its file is wrong: {wrong}"));
+                self.seat.out(self.written, &format!("its file is wrong: {wrong}"));
                 return Ok(false);
             }
         }
         for file in [canary_file, active_file] {
             let _ = tokio::fs::remove_file(file).await;
         }
-        Ok(self.seat.passed(u64::try_from(length_ms).unwrap_or(0), canary, active))
+        Ok(self.seat.passed(self.written, u64::try_from(length_ms).unwrap_or(0), canary, active))
     }
 
     /// Breaks the slice off.

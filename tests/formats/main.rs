@@ -3,6 +3,10 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test has no outside, and may fail")]
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod built_in;
 mod bundle;
 mod canary;

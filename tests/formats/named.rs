@@ -14,14 +14,21 @@ use crate::support::clip;
 pub type Name = (u32, u32);
 
 /// A stream: pictures 40 ms apart with a key frame each second, and sound of 20 ms.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stream {
     pictures: i64,
+    /// Bytes that each picture has behind its name.
+    padding: usize,
 }
 
 impl Stream {
     pub fn new() -> Self {
-        Self { pictures: 0 }
+        Self::default()
+    }
+
+    /// The same of some 2.5 Mb/s.
+    pub fn of_usual_size() -> Self {
+        Self { padding: 12_000, ..Self::default() }
     }
 
     pub fn tracks(&self) -> Vec<Track> {
@@ -38,18 +45,18 @@ impl Stream {
         self.pictures += 1;
         // Some of the sound comes behind a picture that is later.
         vec![
-            sample(1, picture, picture * 40 + 5, picture % 25 == 0),
-            sample(2, 2 * picture, picture * 40, true),
-            sample(2, 2 * picture + 1, picture * 40 + 20, true),
+            sample(1, picture, picture * 40 + 5, picture % 25 == 0, self.padding),
+            sample(2, 2 * picture, picture * 40, true, 0),
+            sample(2, 2 * picture + 1, picture * 40 + 20, true, 0),
         ]
     }
 }
 
-fn sample(track: u32, number: i64, dts_ms: i64, key: bool) -> (Name, Sample) {
+fn sample(track: u32, number: i64, dts_ms: i64, key: bool, padding: usize) -> (Name, Sample) {
     let name = format!("<{track}-{number:06}>");
     let data = match track {
         1 => {
-            let nal = [&[if key { 0x65 } else { 0x41 }], name.as_bytes()].concat();
+            let nal = [&[if key { 0x65 } else { 0x41 }], name.as_bytes(), &vec![0xff; padding]].concat();
             [&u32::try_from(nal.len()).unwrap().to_be_bytes()[..], &nal].concat()
         }
         _ => name.into_bytes(),

@@ -1,6 +1,6 @@
 //! Versions of formats swapped again and again while streams are recorded: every sample is in a file, once.
 //!
-//! Time is compressed: streams come as fast as they are taken. `make soak` does it with 100 streams.
+//! In `make test` time is compressed: streams come as fast as they are taken. `make soak` has 100 of them in real time.
 
 use std::{
     fs,
@@ -16,23 +16,38 @@ use reelwright::{
     format::{
         Formats,
         lineup::{Mode, Source},
+        meters::Times,
     },
+    media::Sample,
     output::Disk,
     recorder::{Config, Parts, Recording, Recordings, Settings},
-    registry::{Declared, Registry},
+    registry::{Declared, Publisher, Registry},
     repair::Repairs,
     store::{ConfigIds, Store},
 };
 
 use crate::{
-    named::{Stream, samples_of, source},
+    named::{Name, Stream, samples_of, source},
     support::{Host, embedded, marked},
 };
 
 const FORMATS: [&str; 3] = ["flv", "ts", "mp4"];
 const MODES: [Mode; 3] = [Mode::Drain, Mode::NextChunk, Mode::Now];
 
+/// How streams come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As fast as they are taken.
+    Compressed,
+    /// In real time, with what a server reads from a socket at once, and with key frames at any time of a second.
+    RealTime,
+}
+
+/// Pictures that come at once in real time: 200 ms.
+const AT_ONCE: usize = 5;
+
 struct Storm {
+    pace: Pace,
     host: Host,
     registry: Registry,
     recordings: Recordings,
@@ -42,7 +57,7 @@ struct Storm {
 
 impl Storm {
     /// `sync`: time between sync points.
-    async fn new(sync: Option<Duration>) -> Self {
+    async fn new(pace: Pace, sync: Option<Duration>) -> Self {
         let mut host = Host::new().await;
         host.disk =
             Disk::new(reelwright::output::Roots::open(&host.dir.path().join("media"), &[]).unwrap(), sync);
@@ -65,14 +80,24 @@ impl Storm {
             let loaded = loading.outcome().await.unwrap().sha256.clone();
             versions.push([host.formats.get(format).unwrap().sha256.clone(), loaded]);
         }
-        Self { host, registry, recordings, versions }
+        Self { pace, host, registry, recordings, versions }
     }
 
     fn formats(&self) -> &Formats {
         &self.host.formats
     }
 
-    /// Swaps each format so many times while so many streams are recorded, and reads all files.
+    /// Pauses of recordings at swaps so far, by format.
+    fn pauses(&self) -> Vec<Times> {
+        let pauses = |format: &&str| {
+            let versions = self.formats().versions(Some(format));
+            let each = versions.into_iter().map(|version| version.code.unwrap().meters.snapshot().pauses);
+            each.reduce(|all, more| merge(&all, &more, u64::strict_add)).unwrap()
+        };
+        FORMATS.iter().map(pauses).collect()
+    }
+
+    /// Swaps each format so many times while so many streams are recorded, chunk by chunk, and reads all files.
     async fn round(self: &Arc<Self>, streams: usize, swaps: usize, modes: &[Mode]) {
         let stop = Arc::new(AtomicBool::new(false));
         let mut recordings = Vec::new();
@@ -83,13 +108,21 @@ impl Storm {
                 local_stream_name: name.clone(),
                 path_to_file: name.clone(),
                 format: FORMATS[number % 3].into(),
-                chunk_length: 4,
+                chunk_length: if self.pace == Pace::Compressed { 4 } else { 1 },
                 ..Settings::default()
             };
             let recording = self.recordings.add(settings).await.unwrap();
             recordings.push(recording.clone());
             let (storm, stop) = (self.clone(), stop.clone());
-            feeders.push(tokio::spawn(async move { storm.feed(&name, &recording, &stop).await }));
+            feeders.push(tokio::spawn(async move {
+                match storm.pace {
+                    Pace::Compressed => storm.feed(&name, &recording, &stop).await,
+                    Pace::RealTime => {
+                        let behind = Duration::from_secs(1) * number as u32 / streams as u32;
+                        storm.feed_in_time(&name, &recording, &stop, behind).await
+                    }
+                }
+            }));
         }
         for recording in &recordings {
             until(|| recording.run().is_some_and(|run| run.segments > 0)).await;
@@ -140,19 +173,22 @@ impl Storm {
         assert!(self.host.files().is_empty(), "nothing else is left: {:?}", self.host.files());
     }
 
-    /// Sends a stream until it is to stop. Returns the names of all samples.
-    async fn feed(&self, name: &str, recording: &Recording, stop: &AtomicBool) -> Vec<(u32, u32)> {
-        let mut stream = Stream::new();
+    async fn publish(&self, stream: &Stream, name: &str, recording: &Recording) -> Publisher {
         let mut publisher = self.registry.publish(name, source()).unwrap();
         publisher.declare(Declared { video: true, audio: true });
         stream.tracks().into_iter().for_each(|track| publisher.track(track));
         until(|| recording.run().is_some()).await;
+        publisher
+    }
+
+    /// Sends a stream until it is to stop. Returns the names of all samples.
+    async fn feed(&self, name: &str, recording: &Recording, stop: &AtomicBool) -> Vec<Name> {
+        let mut stream = Stream::new();
+        let mut publisher = self.publish(&stream, name, recording).await;
         let mut names = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            for mut batch in stream.second() {
-                names.extend(batch.iter().map(|(name, _)| *name));
-                let mut samples = batch.drain(..).map(|(_, sample)| sample).collect();
-                publisher.send(&mut samples).await;
+            for batch in stream.second() {
+                send(batch, &mut publisher, &mut names).await;
             }
             // What is sent in this second is recorded before the next one.
             let sent = names.len() as u64;
@@ -165,6 +201,36 @@ impl Storm {
         names.sort_unstable();
         names
     }
+
+    /// The same in real time, beginning after a while.
+    async fn feed_in_time(
+        &self,
+        name: &str,
+        recording: &Recording,
+        stop: &AtomicBool,
+        behind: Duration,
+    ) -> Vec<Name> {
+        let begun = tokio::time::Instant::now() + behind;
+        tokio::time::sleep_until(begun).await;
+        let mut stream = Stream::of_usual_size();
+        let mut publisher = self.publish(&stream, name, recording).await;
+        let (mut names, mut pictures) = (Vec::new(), 0);
+        while !stop.load(Ordering::Relaxed) {
+            for batches in stream.second().chunks_mut(AT_ONCE) {
+                tokio::time::sleep_until(begun + pictures * Duration::from_millis(40)).await;
+                pictures += batches.len() as u32;
+                let batch = batches.iter_mut().flat_map(std::mem::take).collect();
+                send(batch, &mut publisher, &mut names).await;
+            }
+        }
+        names.sort_unstable();
+        names
+    }
+}
+
+async fn send(batch: Vec<(Name, Sample)>, publisher: &mut Publisher, names: &mut Vec<Name>) {
+    names.extend(batch.iter().map(|(name, _)| *name));
+    publisher.send(&mut batch.into_iter().map(|(_, sample)| sample).collect()).await;
 }
 
 async fn until(mut ready: impl FnMut() -> bool) {
@@ -175,8 +241,13 @@ async fn until(mut ready: impl FnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_swaps_with_ten_streams_lose_and_double_nothing() {
-    let storm = Arc::new(Storm::new(None).await);
+    let storm = Arc::new(Storm::new(Pace::Compressed, None).await);
     storm.round(10, 30, &MODES).await;
+}
+
+fn merge(one: &Times, other: &Times, merge: impl Fn(u64, u64) -> u64) -> Times {
+    let buckets = one.buckets.iter().zip(&other.buckets).map(|(one, other)| merge(*one, *other)).collect();
+    Times { buckets, sum_us: merge(one.sum_us, other.sum_us) }
 }
 
 /// Resident memory in KiB, open files, mappings.
@@ -189,39 +260,49 @@ fn held() -> [u64; 3] {
     [rss, files, mappings]
 }
 
-/// `make soak`: 1,000 swaps in each mode (SWAPS) with 100 streams, with sync points as the server has them.
+/// `make soak`: 1,000 swaps (SWAPS) in each mode, of one format or another, with 100 streams, whose chunks last a second,
+/// and with sync points as the server has them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes"]
 async fn soak_swap_storm() {
     const STREAMS: usize = 100;
+    /// Of each format, before all files are read.
     const ROUND: usize = 50;
     let swaps: usize = std::env::var("REELWRIGHT_SWAPS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
-    let storm = Arc::new(Storm::new(Some(Duration::from_secs(2))).await);
+    let each = swaps.div_ceil(FORMATS.len());
+    let storm = Arc::new(Storm::new(Pace::RealTime, Some(Duration::from_secs(2))).await);
     // What is made once.
     storm.round(STREAMS, 10, &MODES).await;
-    let before = held();
+    let (before, mut long) = (held(), Vec::new());
     for mode in MODES {
-        let begun = Instant::now();
-        for _ in 0..swaps.div_ceil(ROUND) {
-            storm.round(STREAMS, ROUND.min(swaps), &[mode]).await;
+        let (begun, paused) = (Instant::now(), storm.pauses());
+        let mut left = each;
+        while left > 0 {
+            let round = left.min(ROUND);
+            storm.round(STREAMS, round, &[mode]).await;
+            left -= round;
         }
-        println!("{} swaps, mode {}, {STREAMS} streams: {:?}", swaps, mode.as_str(), begun.elapsed());
+        println!("{swaps} swaps, mode {}, {STREAMS} streams: {:?}", mode.as_str(), begun.elapsed());
+        let now = storm.pauses();
+        let pauses = now.iter().zip(&paused).map(|(now, before)| merge(now, before, u64::strict_sub));
+        let pauses: Vec<Times> = pauses.collect();
+        for (format, pauses) in FORMATS.iter().zip(&pauses) {
+            let (p50, p99) = (pauses.quantile(0.5), pauses.quantile(0.99));
+            println!("{format}: {} pauses, p50 {p50:?}, p99 {p99:?}", pauses.count());
+            if p99 >= Duration::from_millis(50) {
+                long.push(format!("{format} by {}: {p99:?}", mode.as_str()));
+            }
+        }
+    }
+    // The allocator gives back what it does not need any more in its own time.
+    let is_back =
+        |after: [u64; 3]| after.iter().zip(&before).all(|(after, before)| *after <= before + before / 20);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_back(held()) && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let after = held();
     println!("RSS in KiB, files, mappings: {before:?} before, {after:?} after");
-    for format in FORMATS {
-        for version in storm.formats().versions(Some(format)) {
-            let pauses = version.code.unwrap().meters.snapshot().pauses;
-            println!(
-                "{format}: {} pauses, p50 {:?}, p99 {:?}",
-                pauses.count(),
-                pauses.quantile(0.5),
-                pauses.quantile(0.99)
-            );
-            assert!(pauses.quantile(0.99) < Duration::from_millis(50), "{format}");
-        }
-    }
-    for (before, after) in before.into_iter().zip(after) {
-        assert!(after <= before + before / 20, "{before} have become {after}");
-    }
+    assert!(is_back(after), "{before:?} have become {after:?}");
+    assert!(long.is_empty(), "pauses: {long:?}");
 }

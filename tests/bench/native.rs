@@ -118,6 +118,7 @@ impl<W: Writer> NativeWriter<W> {
             let role = if name.is_empty() { Role::Main } else { Role::Spool };
             ids.push((name.to_owned(), segment.create(name, role, &start_of_journal)?));
         }
+        segment.settled().await?;
         let files = Files { segment, outputs: ids, held: VecDeque::new(), first_held: 0 };
         let files = Rc::new(RefCell::new(files));
         Self::new(mock::open_on(start(begin), IntoFiles(files.clone())), Some(files))

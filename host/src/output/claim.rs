@@ -15,7 +15,7 @@ type Key = ((u64, u64), String);
 #[derive(Clone, Debug, Default)]
 pub struct Claims(Arc<Mutex<BTreeMap<Key, PathBuf>>>);
 
-/// A claimed name; dropping it frees it.
+/// A claimed name; it is free when all have let go of it.
 #[derive(Debug)]
 pub struct Claim {
     key: Key,
@@ -24,14 +24,14 @@ pub struct Claim {
 
 impl Claims {
     /// Claims a file name in a folder; `None` if a segment has it.
-    pub fn claim(&self, folder: &Folder, name: &str) -> Option<Claim> {
+    pub fn claim(&self, folder: &Folder, name: &str) -> Option<Arc<Claim>> {
         let key = (folder.id, name.to_owned());
         let mut claims = lock(&self.0);
         if claims.contains_key(&key) {
             return None;
         }
         claims.insert(key.clone(), folder.path.join(name));
-        Some(Claim { key, claims: self.clone() })
+        Some(Arc::new(Claim { key, claims: self.clone() }))
     }
 
     /// Whether a segment has a file name in a folder.

@@ -61,10 +61,10 @@ impl Line {
     /// Puts quick work into the line that holds `bytes` of memory until it is done. Waits for room on the volume, not
     /// for the work.
     pub(super) async fn queue(&self, bytes: usize, work: impl FnOnce() + Send + 'static) {
-        let permit = self.volume.room(bytes.saturating_add(WORK_COST)).await;
+        let room = self.volume.room(bytes.saturating_add(WORK_COST)).await;
         let work = move || {
             work();
-            drop(permit);
+            drop(room);
         };
         self.put(Work::Quick(Box::new(work)));
     }
@@ -79,25 +79,35 @@ impl Line {
         self.put(Work::Slow(Box::new(work)));
     }
 
+    /// Whether work that waits for the disk is being done, or next.
+    pub(super) fn waits(&self) -> bool {
+        lock(&self.state).waits
+    }
+
     /// Waits until all work that is in the line has been done.
     pub(super) fn done(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.look(|| ())
+    }
+
+    /// Waits until all work that is in the line has been done, and looks at what has come of it just then.
+    pub(super) fn look<T, F>(&self, look: F) -> impl Future<Output = T> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
         let is_idle = {
             let state = lock(&self.state);
             !state.waits && state.quick == 0
         };
-        let waits = (!is_idle).then(|| {
-            let (tell, told) = oneshot::channel();
-            self.put(Work::Quick(Box::new(move || {
-                let _ = tell.send(());
-            })));
+        let (tell, told) = oneshot::channel();
+        let look = move || drop(tell.send(look()));
+        if is_idle {
+            look();
+        } else {
+            self.put(Work::Quick(Box::new(look)));
             self.volume.wake();
-            told
-        });
-        async move {
-            if let Some(told) = waits {
-                told.await.expect("work does not panic, and a line goes on to its end");
-            }
         }
+        async move { told.await.expect("work does not panic, and a line goes on to its end") }
     }
 
     /// Does work that waits for the disk, in its turn, and waits for its result.

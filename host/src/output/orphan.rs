@@ -39,7 +39,7 @@ const SLACK_US: i64 = 10_000_000;
 pub struct Orphan {
     folder: Arc<Folder>,
     name: String,
-    claim: Claim,
+    claim: Arc<Claim>,
     volume: Volume,
     /// Locked; `None`: it was never begun.
     journal: Option<Arc<dyn DiskFile>>,
@@ -93,7 +93,7 @@ struct Remains {
     folder: Arc<Folder>,
     spools: Vec<String>,
     name: String,
-    _claim: Claim,
+    _claim: Arc<Claim>,
     volume: Volume,
     /// Locked.
     _journal: Arc<dyn DiskFile>,
@@ -174,7 +174,7 @@ impl Orphan {
     pub(super) fn new(
         folder: Arc<Folder>,
         name: String,
-        claim: Claim,
+        claim: Arc<Claim>,
         volume: Volume,
         journal: Option<Arc<dyn DiskFile>>,
     ) -> Self {

@@ -82,7 +82,7 @@ pub struct Segment {
     pub(super) named: bool,
     /// The format has opened.
     pub(super) begun: bool,
-    pub(super) claim: Claim,
+    pub(super) claim: Arc<Claim>,
     pub(super) line: Line,
     /// Milliseconds between sync points; 0: files are not synced before they are closed.
     pub(super) sync_ms: u64,
@@ -121,12 +121,14 @@ pub(super) struct Output {
     pub(super) pending: Vec<Bytes>,
     pub(super) pending_bytes: usize,
     pub(super) promoted: bool,
+    /// Bytes that are durable when what is in the line has been done.
+    pub(super) safe: u64,
 }
 
 impl Output {
     pub(super) fn new(name: &str, role: Role, head: u64, size: u64) -> Self {
-        let (pending, pending_bytes, promoted) = (Vec::new(), 0, false);
-        Self { name: name.into(), role, head, size, pending, pending_bytes, promoted }
+        let (pending, pending_bytes, promoted, safe) = (Vec::new(), 0, false, 0);
+        Self { name: name.into(), role, head, size, pending, pending_bytes, promoted, safe }
     }
 }
 
@@ -310,9 +312,11 @@ impl Segment {
                 let _ = folder.dir.remove(&file_name);
             })
         };
-        let (durable, its_name) = (self.durable.clone(), name.to_owned());
+        let (durable, its_name, claim) = (self.durable.clone(), name.to_owned(), self.claim.clone());
         // Quick as it is, it can wait for a sync of the folder.
         self.line.then_slow(move || {
+            // The name is not free before that, whatever becomes of the segment.
+            let _claim = claim;
             if !durable.failed()
                 && let Err(errno) = create()
             {
@@ -348,11 +352,8 @@ impl Segment {
 
     /// Waits until what was handed to the disk so far has been done: files are created, what was flushed is written.
     pub fn settled(&self) -> impl Future<Output = Result<(), OutputError>> + Send + use<> {
-        let (done, durable) = (self.line.done(), self.durable.clone());
-        async move {
-            done.await;
-            durable.check()
-        }
+        let durable = self.durable.clone();
+        self.line.look(move || durable.check())
     }
 
     /// Appends bytes and returns where they start. They wait in memory for [`Segment::flush`].
@@ -450,7 +451,12 @@ impl Segment {
         self.check()?;
         self.flush_all().await?;
         let end = offset + bytes.len() as u64;
-        if self.durable.synced(id) < end {
+        if self.outputs[id].safe < end && self.durable.synced(id) < end {
+            // One sync after the other is what the disk takes.
+            if self.line.waits() {
+                self.line.done().await;
+            }
+            self.outputs.iter_mut().for_each(|output| output.safe = output.size);
             let durable = self.durable.clone();
             self.line.then_slow(move || {
                 if durable.synced(id) < end {
@@ -568,7 +574,7 @@ impl Segment {
         let from = (main.promoted || !self.named).then(|| self.file_name(&main.name));
         let stays = |o: &Output| o.role != Role::Spool || o.promoted;
         let stay = self.outputs.iter().enumerate().filter(|(_, output)| stays(output));
-        let sync: Vec<_> = stay.map(|(id, _)| self.durable.file(id)).collect();
+        let sync: Vec<OutputId> = stay.map(|(id, _)| id).collect();
         let spools: Vec<_> =
             self.outputs.iter().filter(|output| !stays(output)).map(|o| self.file_name(&o.name)).collect();
         let sidecars = self.outputs.iter().any(|o| o.role == Role::Sidecar);
@@ -579,7 +585,7 @@ impl Segment {
             if !summary.is_empty() {
                 durable.append(&Record::Summary(summary))?;
             }
-            sync.iter().try_for_each(|file| file.sync()).map_err(fail)?;
+            sync.iter().try_for_each(|id| durable.file(*id).sync()).map_err(fail)?;
             if let Some(from) = from {
                 if sidecars {
                     // They are there before the file that they belong to.

@@ -24,8 +24,9 @@ impl Segment {
         let Some(id) = self.outputs.iter().position(|o| o.role == Role::Main || o.promoted) else {
             return Ok(());
         };
-        let (file, bytes) = (self.durable.file(id), self.file_bytes());
+        let (durable, bytes) = (self.durable.clone(), self.file_bytes());
         let digest = move || {
+            let file = durable.file(id);
             let mut hasher = Sha256::new();
             let mut buffer = vec![0; WINDOW];
             let mut at = 0;

@@ -100,6 +100,8 @@ struct Running {
     closing: JoinSet<()>,
     /// The last of them has been announced, or never will be.
     announced: Option<oneshot::Receiver<()>>,
+    /// The beginning of the last segment has been told, or never will be.
+    begun: Option<oneshot::Receiver<()>>,
     notes: NoteRate,
     /// What the next manifest has to list.
     gaps: Gaps,
@@ -251,6 +253,7 @@ impl Run {
             batch_bytes: 0,
             closing: JoinSet::new(),
             announced: None,
+            begun: None,
             notes: NoteRate::default(),
             gaps: Gaps::default(),
             untold: Untold::default(),
@@ -404,7 +407,7 @@ impl Running {
 
     async fn take(&mut self, items: &mut Vec<crate::registry::Item>) -> Result<(), RunError> {
         self.heed_disk().await?;
-        let _turn = if items.is_empty() { None } else { self.swap_turn().await };
+        let _turn = if items.is_empty() { None } else { self.swap_turn() };
         let now = now();
         for item in items.drain(..) {
             self.plan.push(item, now);
@@ -468,19 +471,17 @@ impl Running {
         self.steps().await
     }
 
-    /// Lets the segment end with the next sample for a version that is to write at once, when it is this recording's turn,
+    /// Lets the segment end with the next picture for a version that is to write at once, when it is this recording's turn,
     /// which lasts as long as the result: if all ended theirs in the same moment each would stand still until all have
-    /// the next. Whose turn it is not goes on with the former version for so long.
-    async fn swap_turn(&mut self) -> Option<OwnedSemaphorePermit> {
+    /// the next. Whose turn does not come goes on with the former version for so long, and then waits for nobody.
+    fn swap_turn(&mut self) -> Option<OwnedSemaphorePermit> {
         let due = self.swap_due?;
-        let formats = &self.run.parts.formats;
-        let turn = match due.elapsed() < SWAP_PATIENCE {
-            true => formats.turn_to_swap().try_acquire_owned().ok()?,
-            false => formats.turn_to_swap().acquire_owned().await.expect("it is never closed"),
-        };
-        self.swap_due = None;
-        self.plan.split(true);
-        Some(turn)
+        let turn = self.run.parts.formats.turn_to_swap().try_acquire_owned().ok();
+        if turn.is_some() || due.elapsed() >= SWAP_PATIENCE {
+            self.swap_due = None;
+            self.plan.split(true);
+        }
+        turn
     }
 
     /// Ends the segment when the disk can't take more, and lets the next begin when it can.
@@ -660,7 +661,7 @@ impl Running {
         void_in(&self.voided, &self.target.folder, &name).await;
         // What comes after a cut does not wait for the disk. At a beginning nothing is lost by that, and it is known at once
         // whether there can be a file.
-        let goes_on = self.cut_at.is_some();
+        let goes_on = self.cut_at.is_some() && !replace;
         let mut writer = match goes_on {
             true => Writer::open_ahead(version, segment, begin).await?,
             false => Writer::open(version, segment, begin).await?,
@@ -713,7 +714,10 @@ impl Running {
         let (there, events) = (writer.settled(), self.run.parts.events.clone());
         let (config_id, stream) = (self.run.recording.config_id, settings.local_stream_name.clone());
         let (file, component, codecs) = (writer.path(), component.1, codecs(&tracks));
+        let (told, begun) = oneshot::channel::<()>();
+        let mut turn = Turn(self.begun.replace(begun));
         let tell = async move {
+            turn.comes().await;
             if there.await {
                 tracing::info!(
                     config_id,
@@ -725,6 +729,7 @@ impl Running {
                 );
                 events.send(event);
             }
+            drop(told);
         };
         let told = match goes_on {
             true => Some(tokio::spawn(tell)),
@@ -925,11 +930,14 @@ impl Running {
         let file = writer.path().display().to_string();
         let media_bytes = tally.bytes();
         let point = writer.point();
-        let closing = writer.finish(End { reason, tracks: ends }).await;
-        let closing = closing.map_err(|failed| {
-            let failed = failed.with_given(samples);
-            Unfinished { failed, point, number: index, epoch_us, origin_ms }
-        })?;
+        let closing = match writer.finish(End { reason, tracks: ends }).await {
+            Ok(closing) => closing,
+            Err(failed) => {
+                told_of(told).await;
+                let failed = failed.with_given(samples);
+                return Err(Unfinished { failed, point, number: index, epoch_us, origin_ms });
+            }
+        };
         // What their writer had not let go of is in this one.
         let voided = std::mem::take(&mut self.voided);
         self.closed_bytes += closing.bytes();
@@ -967,10 +975,7 @@ impl Running {
         let (ended, announced) = oneshot::channel::<()>();
         let mut turn = Turn(self.announced.replace(announced));
         self.closing.spawn(async move {
-            // Its end is told after its beginning.
-            if let Some(told) = told {
-                let _ = told.await;
-            }
+            told_of(told).await;
             let stream = &recording.settings.local_stream_name;
             let closing = match manifest {
                 Some(manifest) => {
@@ -1135,6 +1140,7 @@ impl Running {
     /// it failed in, if that is to be done all the same.
     async fn failed(&mut self, error: SegmentError, again: Option<Step>) -> Result<(), RunError> {
         self.batch_bytes = 0;
+        told_of(self.segment.as_mut().and_then(|current| current.told.take())).await;
         let fault = self.fault(&error);
         if let Some(picked) = &fault {
             self.strike(picked, &error);
@@ -1143,7 +1149,7 @@ impl Running {
                 return Ok(());
             }
         }
-        self.over = None;
+        (self.over, self.cut_at) = (None, None);
         self.let_go(false);
         let unwritten = std::mem::take(&mut self.batch);
         if matches!(&error, SegmentError::Format(e) if e.is_refusal()) && self.segment.is_some() {
@@ -1315,6 +1321,13 @@ async fn cut_back(repairs: Repairs, orphan: Orphan, safe: bool) {
     repairs.given_up(orphan.folder().clone(), orphan).await;
 }
 
+/// Waits until the beginning of a segment has been told: what comes of it is told after that.
+async fn told_of(told: Option<JoinHandle<()>>) {
+    if let Some(told) = told {
+        let _ = told.await;
+    }
+}
+
 /// Changes of a value. It waits on where it left off, which is cheaper than to begin each time.
 struct Changes<T>(ReusableBoxFuture<'static, Option<watch::Receiver<T>>>);
 
@@ -1340,7 +1353,7 @@ impl<T: Send + Sync + 'static> Changes<T> {
     }
 }
 
-/// When a file that was closed may be announced: after the one before it.
+/// When the beginning or the end of a file may be told: after that of the one before it.
 struct Turn(Option<oneshot::Receiver<()>>);
 
 impl Turn {

@@ -21,7 +21,7 @@ use std::{
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{
     Engine, FormatError, LoadError, Version,
@@ -33,7 +33,7 @@ use super::{
     meters::Snapshot,
     probe::{self, ProbeError},
     signature,
-    trial::{Measured, Terms, Trial, Verdict},
+    trial::{Terms, Trial, Verdict},
     vault::{Registry, Vault},
 };
 use crate::{
@@ -323,9 +323,9 @@ impl Formats {
         })
     }
 
-    /// A permit of it is for one recording, to end its segment in the middle for a version that is to write at once.
-    pub fn turn_to_swap(&self) -> Arc<Semaphore> {
-        self.0.swapping.clone()
+    /// A recording's turn to end its segment in the middle for a version that is to write at once, unless it is others'.
+    pub fn turn_to_swap(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.swapping.clone().try_acquire_owned().ok()
     }
 
     /// Who may write in place of a version, best first: those that were active before, then the embedded one.
@@ -621,7 +621,7 @@ impl Formats {
 
     /// Notes something in a trial that samples have shown which the recording wrote then, and does what follows. `false`:
     /// the trial is over.
-    fn judge(&self, seat: &Seat, written: Instant, note: impl FnOnce(&mut Trial)) -> bool {
+    fn judge(&self, seat: &Seat, written: Instant, note: impl FnOnce(&mut Trial) -> &Verdict) -> bool {
         let name = &seat.canary.manifest.format;
         let judged = self.write_format(name, |format, now_us| {
             let sha256 = &seat.canary.sha256;
@@ -630,8 +630,7 @@ impl Formats {
             let Some(trial) = format.trial.as_mut().filter(|_| is_canary && is_active) else {
                 return Ok((None, Verdict::Passed));
             };
-            note(trial);
-            let (verdict, mode) = (trial.verdict().clone(), trial.terms.mode);
+            let (verdict, mode) = (note(trial).clone(), trial.terms.mode);
             let swap = match &verdict {
                 Verdict::Open => return Ok((None, verdict)),
                 Verdict::Passed => {
@@ -1183,26 +1182,9 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Both have done this with a slice so far, of which the last samples were written then. `false`: the trial is over.
-    pub(super) fn goes_on(&self, written: Instant, canary: Measured, active: Measured) -> bool {
-        self.formats.judge(self, written, |trial| drop(trial.goes_on(canary, active).clone()))
-    }
-
-    /// A slice of so many milliseconds is as it should be.
-    pub(super) fn passed(&self, written: Instant, media_ms: u64, canary: Measured, active: Measured) -> bool {
-        self.formats.judge(self, written, |trial| {
-            drop(trial.passed(self.config_id, media_ms, canary, active).clone());
-        })
-    }
-
-    /// The canary failed.
-    pub(super) fn out(&self, written: Instant, why: &str) {
-        self.formats.judge(self, written, |trial| drop(trial.out(why.into()).clone()));
-    }
-
-    /// A slice was broken off, since it came faster than it was written.
-    pub(super) fn fell_behind(&self, written: Instant) -> bool {
-        self.formats.judge(self, written, |trial| drop(trial.fell_behind().clone()))
+    /// Notes in the trial what samples have shown that the recording had written then. `false`: the trial is over.
+    pub(super) fn judge(&self, written: Instant, note: impl FnOnce(&mut Trial) -> &Verdict) -> bool {
+        self.formats.judge(self, written, note)
     }
 }
 

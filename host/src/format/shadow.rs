@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::{
     Begin, End, FormatError, HEAD_ALIGN, Version, Writer,
     catalog::Seat,
-    trial::Measured,
+    trial::{Measured, Trial, Verdict},
     validate::{self, Contents, Given},
 };
 use crate::{
@@ -172,7 +172,7 @@ impl Comparison<'_> {
     async fn take(&mut self, batch: Batch) -> GoesOn {
         if batch.broken {
             self.leave().await?;
-            if !self.seat.fell_behind(self.written) {
+            if !self.judge(Trial::fell_behind) {
                 return Ok(false);
             }
         }
@@ -220,7 +220,7 @@ impl Comparison<'_> {
             Ok(writer) => writer,
             Err(error) => {
                 active.abandon().await;
-                self.seat.out(self.written, &error.to_string());
+                self.judge(|trial| trial.out(error.to_string()));
                 return Ok(None);
             }
         };
@@ -247,12 +247,12 @@ impl Comparison<'_> {
             return Ok(true);
         }
         if let Err(error) = its_own(slice.canary.write(&samples).await)? {
-            self.seat.out(self.written, &error.to_string());
+            self.judge(|trial| trial.out(error.to_string()));
             return Ok(false);
         }
         slice.took(&samples);
         let (canary, active) = slice.measured();
-        Ok(self.seat.goes_on(self.written, canary, active))
+        Ok(self.judge(|trial| trial.goes_on(canary, active)))
     }
 
     /// Ends the slice and looks at what both wrote.
@@ -269,7 +269,7 @@ impl Comparison<'_> {
         let (canary_file, canary) = match canary_done {
             Ok(done) => done,
             Err(error) => {
-                self.seat.out(self.written, &error.to_string());
+                self.judge(|trial| trial.out(error.to_string()));
                 return Ok(false);
             }
         };
@@ -280,14 +280,20 @@ impl Comparison<'_> {
             if let Some(wrong) = its
                 && look(&self.seat.active.manifest.format, &active_file, &given).await.is_none()
             {
-                self.seat.out(self.written, &format!("its file is wrong: {wrong}"));
+                self.judge(|trial| trial.out(format!("its file is wrong: {wrong}")));
                 return Ok(false);
             }
         }
         for file in [canary_file, active_file] {
             let _ = tokio::fs::remove_file(file).await;
         }
-        Ok(self.seat.passed(self.written, u64::try_from(length_ms).unwrap_or(0), canary, active))
+        let media_ms = u64::try_from(length_ms).unwrap_or(0);
+        Ok(self.judge(|trial| trial.passed(self.seat.config_id, media_ms, canary, active)))
+    }
+
+    /// Notes in the trial what is being looked at. `false`: it is over.
+    fn judge(&self, note: impl FnOnce(&mut Trial) -> &Verdict) -> bool {
+        self.seat.judge(self.written, note)
     }
 
     /// Breaks the slice off.

@@ -168,11 +168,6 @@ impl Trial {
         self.seats.iter().map(|(&config_id, &ms)| (config_id, ms))
     }
 
-    /// What has come of it.
-    pub fn verdict(&self) -> &Verdict {
-        &self.verdict
-    }
-
     /// A slice goes on: the canary and the active version have done this with it so far.
     pub fn goes_on(&mut self, canary: Measured, active: Measured) -> &Verdict {
         let each = |time: Duration, samples: u64| time / u32::try_from(samples).unwrap_or(u32::MAX).max(1);

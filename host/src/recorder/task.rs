@@ -476,7 +476,7 @@ impl Running {
     /// the next. Whose turn does not come goes on with the former version for so long, and then waits for nobody.
     fn swap_turn(&mut self) -> Option<OwnedSemaphorePermit> {
         let due = self.swap_due?;
-        let turn = self.run.parts.formats.turn_to_swap().try_acquire_owned().ok();
+        let turn = self.run.parts.formats.turn_to_swap();
         if turn.is_some() || due.elapsed() >= SWAP_PATIENCE {
             self.swap_due = None;
             self.plan.split(true);

@@ -35,7 +35,7 @@ impl Media {
 
     /// Waits until the disk's thread is through with everything.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
-        self.disk.volumes.get(self.folder.id.0)?.run(|| ()).await;
+        self.disk.volumes.get(self.folder.id.0)?.settle().await;
         Ok(())
     }
 

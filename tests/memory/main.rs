@@ -125,7 +125,7 @@ async fn a_recording_takes_no_more_memory_after_a_day_than_after_an_hour() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 // Nor does anything wait for the disk.
-                volume.run(|| ()).await;
+                volume.settle().await;
             }
             last = resident();
             if hour == 0 {

@@ -1,7 +1,7 @@
 //! What of a segment is on its way to the disk, and the order in which it gets there.
 //!
 //! Bytes go to an output first, then a commit that counts them to the journal; at a sync point the outputs are
-//! made durable first, then the journal that says so. [`Durable`] is what the segment, its volume's thread and
+//! made durable first, then the journal that says so. [`Durable`] is what the segment, its line's threads and
 //! the volume's sync thread share. All of its calls block, but for those on errors.
 
 use std::{

@@ -33,9 +33,10 @@ struct State {
     quick: usize,
 }
 
-enum Work {
-    Quick(Job),
-    Slow(Job),
+struct Work {
+    /// It waits for the disk.
+    slow: bool,
+    job: Job,
 }
 
 impl std::fmt::Debug for State {
@@ -66,17 +67,17 @@ impl Line {
             work();
             drop(room);
         };
-        self.put(Work::Quick(Box::new(work)));
+        self.then(work);
     }
 
     /// Puts quick work into the line that holds next to no memory.
     pub(super) fn then(&self, work: impl FnOnce() + Send + 'static) {
-        self.put(Work::Quick(Box::new(work)));
+        self.put(Work { slow: false, job: Box::new(work) });
     }
 
     /// Puts work into the line that waits for the disk. Does not wait for it.
     pub(super) fn then_slow(&self, work: impl FnOnce() + Send + 'static) {
-        self.put(Work::Slow(Box::new(work)));
+        self.put(Work { slow: true, job: Box::new(work) });
     }
 
     /// Whether work that waits for the disk is being done, or next.
@@ -104,7 +105,7 @@ impl Line {
         if is_idle {
             look();
         } else {
-            self.put(Work::Quick(Box::new(look)));
+            self.then(look);
             self.volume.wake();
         }
         async move { told.await.expect("work does not panic, and a line goes on to its end") }
@@ -124,23 +125,20 @@ impl Line {
         }
     }
 
-    fn begin(&self, state: &mut State, work: Work) {
-        match work {
-            Work::Quick(job) => {
-                state.quick += 1;
-                let its = self.state.clone();
-                self.volume.send(Box::new(move || {
-                    job();
-                    lock(&its).quick -= 1;
-                }));
-            }
-            Work::Slow(job) => {
-                state.waits = true;
-                let (line, runtime) = (self.clone(), Handle::current());
-                // What comes before it is done when the volume's thread comes to this.
-                self.volume.send(Box::new(move || drop(runtime.spawn(line.slow(job)))));
-                self.volume.wake();
-            }
+    fn begin(&self, state: &mut State, Work { slow, job }: Work) {
+        if slow {
+            state.waits = true;
+            let (line, runtime) = (self.clone(), Handle::current());
+            // What comes before it is done when the volume's thread comes to this.
+            self.volume.send(Box::new(move || drop(runtime.spawn(line.slow(job)))));
+            self.volume.wake();
+        } else {
+            state.quick += 1;
+            let its = self.state.clone();
+            self.volume.send(Box::new(move || {
+                job();
+                lock(&its).quick -= 1;
+            }));
         }
     }
 
@@ -167,9 +165,7 @@ impl Line {
     }
 
     fn next_slow(&self) -> Option<Job> {
-        match lock(&self.state).behind.pop_front_if(|work| matches!(work, Work::Slow(_)))? {
-            Work::Slow(job) | Work::Quick(job) => Some(job),
-        }
+        Some(lock(&self.state).behind.pop_front_if(|work| work.slow)?.job)
     }
 }
 

@@ -254,7 +254,12 @@ impl Segment {
 
     /// Bytes of what is, or will be, the main file.
     pub fn main_size(&self) -> Option<u64> {
-        self.outputs.iter().find(|o| o.role == Role::Main || o.promoted).map(|o| o.size)
+        self.main().map(|id| self.outputs[id].size)
+    }
+
+    /// The output that is, or will be, the main file.
+    pub(super) fn main(&self) -> Option<OutputId> {
+        self.outputs.iter().position(|o| o.role == Role::Main || o.promoted)
     }
 
     /// Bytes appended to an output.
@@ -299,27 +304,27 @@ impl Segment {
         }
         let replaces = role == Role::Main && !self.named;
         let (folder, file_name) = (self.folder.clone(), self.file_name(name));
-        let (durable, its_name) = (self.durable.clone(), name.to_owned());
-        let create = move || {
-            if replaces {
-                // Left over from a start that was cut off.
-                folder.dir.remove(&file_name)?;
-            }
-            let file = folder.dir.create(&file_name)?;
-            let inode = file.inode()?;
-            let record = journal::Output { name: its_name.clone(), role: role.as_str().into(), inode };
-            durable.add(Record::Output(record), &its_name, file).inspect_err(|_| {
-                let _ = folder.dir.remove(&file_name);
-            })
-        };
         let (durable, its_name, claim) = (self.durable.clone(), name.to_owned(), self.claim.clone());
         // Quick as it is, it can wait for a sync of the folder.
         self.line.then_slow(move || {
             // The name is not free before that, whatever becomes of the segment.
             let _claim = claim;
-            if !durable.failed()
-                && let Err(errno) = create()
-            {
+            if durable.failed() {
+                return;
+            }
+            let create = || {
+                if replaces {
+                    // Left over from a start that was cut off.
+                    folder.dir.remove(&file_name)?;
+                }
+                let file = folder.dir.create(&file_name)?;
+                let inode = file.inode()?;
+                let record = journal::Output { name: its_name.clone(), role: role.as_str().into(), inode };
+                durable.add(Record::Output(record), &its_name, file).inspect_err(|_| {
+                    let _ = folder.dir.remove(&file_name);
+                })
+            };
+            if let Err(errno) = create() {
                 durable.fail(&its_name, "create", errno);
             }
         });
@@ -458,11 +463,7 @@ impl Segment {
             }
             self.outputs.iter_mut().for_each(|output| output.safe = output.size);
             let durable = self.durable.clone();
-            self.line.then_slow(move || {
-                if durable.synced(id) < end {
-                    let _ = durable.sync();
-                }
-            });
+            self.line.then_slow(move || drop(durable.sync()));
         }
         let at = self.outputs[id].head + offset;
         self.overwrite(id, "patch", bytes, at).await;
@@ -566,11 +567,10 @@ impl Segment {
 
     async fn try_close(&mut self, summary: Vec<u8>) -> Result<(Finished, Vec<String>), OutputError> {
         self.settle().await?;
-        let main = self.outputs.iter().find(|o| o.role == Role::Main || o.promoted);
-        let Some(main) = main else {
+        let Some(main) = self.main().map(|id| &self.outputs[id]) else {
             return Err(self.fail("", "finish: the format left no main file", Errno::NOENT));
         };
-        let bytes = main.head + main.size;
+        let bytes = self.file_bytes();
         let from = (main.promoted || !self.named).then(|| self.file_name(&main.name));
         let stays = |o: &Output| o.role != Role::Spool || o.promoted;
         let stay = self.outputs.iter().enumerate().filter(|(_, output)| stays(output));
@@ -602,8 +602,7 @@ impl Segment {
 
     /// Bytes of the file that is, or will be, the main one, with its head.
     pub fn file_bytes(&self) -> u64 {
-        let main = self.outputs.iter().find(|o| o.role == Role::Main || o.promoted);
-        main.map_or(0, |main| main.head + main.size)
+        self.main().map_or(0, |id| self.outputs[id].head + self.outputs[id].size)
     }
 
     /// Gives the segment up as far as it got: what was appended is handed to the disk, as far as that works, and

@@ -21,9 +21,7 @@ impl Segment {
         text: impl FnOnce(u64, String) -> Vec<u8>,
     ) -> Result<(), OutputError> {
         self.sync().await?;
-        let Some(id) = self.outputs.iter().position(|o| o.role == Role::Main || o.promoted) else {
-            return Ok(());
-        };
+        let Some(id) = self.main() else { return Ok(()) };
         let (durable, bytes) = (self.durable.clone(), self.file_bytes());
         let digest = move || {
             let file = durable.file(id);

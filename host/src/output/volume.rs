@@ -15,7 +15,8 @@ use crate::sync::lock;
 
 /// Bytes that may wait for one volume, over all its recordings; who writes more waits.
 const MAX_QUEUED: usize = 64 << 20;
-/// Jobs at once on one volume that wait for the disk, that look at a folder or read what was just written, and that go through whole files.
+/// Jobs at once on one volume: that wait for the disk, that look at a folder or read what was just written, and that go
+/// through whole files.
 const SLOW_JOBS: usize = 8;
 const READ_JOBS: usize = 4;
 const LONG_JOBS: usize = 2;
@@ -114,12 +115,14 @@ impl Volume {
         })
     }
 
-    /// Does work in its turn, and waits for its result.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (done, result) = oneshot::channel();
-        self.send(Box::new(move || drop(done.send(work()))));
+    /// Waits until the volume's thread is through with what it was given.
+    pub async fn settle(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.send(Box::new(move || {
+            let _ = done.send(());
+        }));
         self.wake();
-        result.await.expect("the volume's thread outlives its jobs")
+        is_done.await.expect("the volume's thread outlives its jobs");
     }
 
     /// Does slow work off the volume's thread and waits for its result. It runs beside queued work, so

@@ -87,7 +87,7 @@ async fn tried(wasm: Vec<u8>, in_time: bool) -> Outcome {
 }
 
 /// Has a bad canary tried. Returns the milliseconds that it was used after it had shown what it is.
-async fn out(name: &str, words: &[&str], in_time: bool) -> u64 {
+async fn out((name, words): Bad, in_time: bool) -> u64 {
     let outcome = tried(fs::read(component(name)).unwrap(), in_time).await;
     let failed = outcome.events("formatFailed");
     assert_eq!(failed.len(), 1, "{:?}", outcome.state());
@@ -107,12 +107,13 @@ async fn out(name: &str, words: &[&str], in_time: bool) -> u64 {
     failed[0]["afterMs"].as_u64().unwrap()
 }
 
-/// Bad canaries, and words of why they are out.
-const TRAPS: (&str, &[&str]) =
-    ("late_trap_flv", &["write: it trapped", "this component can't bear sample 200"]);
-const WRONG: (&str, &[&str]) = ("canary_wrong", &["its file is wrong: video: ", "were given"]);
-const LEAKS: (&str, &[&str]) = ("canary_leak", &["it needs ", "KiB of memory, the active version"]);
-const SLOW: (&str, &[&str]) = ("canary_slow", &["a sample takes it ", "of computing, the active version"]);
+/// A bad canary, and words of why it is out.
+type Bad = (&'static str, &'static [&'static str]);
+
+const TRAPS: Bad = ("late_trap_flv", &["write: it trapped", "this component can't bear sample 200"]);
+const WRONG: Bad = ("canary_wrong", &["its file is wrong: video: ", "were given"]);
+const LEAKS: Bad = ("canary_leak", &["it needs ", "KiB of memory, the active version"]);
+const SLOW: Bad = ("canary_slow", &["a sample takes it ", "of computing, the active version"]);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_does_as_well_takes_over_by_itself() {
@@ -127,31 +128,31 @@ async fn one_that_does_as_well_takes_over_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_traps_is_out() {
-    out(TRAPS.0, TRAPS.1, false).await;
+    out(TRAPS, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_writes_something_else_is_out() {
-    out(WRONG.0, WRONG.1, false).await;
+    out(WRONG, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_leaks_is_out() {
-    out(LEAKS.0, LEAKS.1, false).await;
+    out(LEAKS, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_slow_is_out() {
-    out(SLOW.0, SLOW.1, false).await;
+    out(SLOW, false).await;
 }
 
 /// `make soak`: in real time each bad canary is out within a second of what it is being there to be seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "times that depend on the machine"]
 async fn soak_bad_canaries_are_out_within_a_second() {
-    for (name, words) in [TRAPS, WRONG, LEAKS, SLOW] {
-        let after_ms = out(name, words, true).await;
-        println!("{name}: out after {after_ms} ms");
-        assert!(after_ms < 1000, "{name}: {after_ms} ms");
+    for bad in [TRAPS, WRONG, LEAKS, SLOW] {
+        let after_ms = out(bad, true).await;
+        println!("{}: out after {after_ms} ms", bad.0);
+        assert!(after_ms < 1000, "{}: {after_ms} ms", bad.0);
     }
 }

@@ -7,9 +7,9 @@
 //! It takes over when every seat has passed [`Terms::pass_ms`] of media. It is out when
 //! - it fails (trap, limit, broken contract, refusal) where the active version did not;
 //! - what it wrote can't be read, or does not hold what it was given;
-//! - a sample takes it over three times as long, and over 20 µs longer, counted over at least 256 samples;
 //! - an instance needs over twice the memory, and over 8 MiB more;
 //! - its files are over a quarter larger, and over 64 KiB larger in a slice;
+//! - a sample takes it over three times as long, and over 20 µs longer, counted over at least 256 samples;
 //! - it does not keep up with the stream, three times.
 
 use std::{
@@ -170,13 +170,7 @@ impl Trial {
 
     /// A slice goes on: the canary and the active version have done this with it so far.
     pub fn goes_on(&mut self, canary: Measured, active: Measured) -> &Verdict {
-        let each = |time: Duration, samples: u64| time / u32::try_from(samples).unwrap_or(u32::MAX).max(1);
-        let samples = self.samples + canary.samples;
-        let (its, other) =
-            (each(self.time.0 + canary.time, samples), each(self.time.1 + active.time, samples));
-        if samples >= MIN_SAMPLES && its > other * TIME_FACTOR && its > other + TIME_SLACK {
-            return self.out(format!("a sample takes it {its:?} of computing, the active version {other:?}"));
-        }
+        // Times come last: who writes more, or fills more memory, is slower by that.
         if canary.memory > active.memory * MEMORY_FACTOR && canary.memory > active.memory + MEMORY_SLACK {
             let (its, other) = (canary.memory >> 10, active.memory >> 10);
             return self.out(format!("it needs {its} KiB of memory, the active version {other} KiB"));
@@ -186,6 +180,13 @@ impl Trial {
         {
             let (its, other) = (canary.bytes, active.bytes);
             return self.out(format!("it wrote {its} bytes where the active version wrote {other}"));
+        }
+        let each = |time: Duration, samples: u64| time / u32::try_from(samples).unwrap_or(u32::MAX).max(1);
+        let samples = self.samples + canary.samples;
+        let (its, other) =
+            (each(self.time.0 + canary.time, samples), each(self.time.1 + active.time, samples));
+        if samples >= MIN_SAMPLES && its > other * TIME_FACTOR && its > other + TIME_SLACK {
+            return self.out(format!("a sample takes it {its:?} of computing, the active version {other:?}"));
         }
         &self.verdict
     }
@@ -298,6 +299,10 @@ mod tests {
         assert_eq!(out(Measured { samples: 10, ..measured(900) }, Measured { samples: 10, ..fast }), "Open");
         assert!(out(Measured { memory: 10 * MB, ..fast }, fast).contains("10240 KiB of memory"));
         assert_eq!(out(Measured { memory: 9 * MB, ..fast }, fast), "Open");
+        assert!(
+            out(Measured { memory: 10 * MB, ..measured(22) }, fast).contains("memory"),
+            "the cause first"
+        );
         assert!(out(Measured { bytes: 2 * MB, ..fast }, fast).contains("it wrote 2097152 bytes"));
         assert_eq!(out(Measured { bytes: MB + 60_000, ..fast }, fast), "Open");
     }

@@ -8,6 +8,9 @@
 //!
 //! No permit is held by who waits: whatever a call waits for, it gives its permit back first. So a disk that
 //! stands still keeps nobody from computing.
+//!
+//! Time is the thread's processor time: a call that the machine makes wait, for other programs or another guest of the
+//! same hardware, computes nothing meanwhile, is not found slow, and runs into no limit.
 
 use std::{
     collections::BTreeMap,
@@ -18,9 +21,10 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 use super::limits::TICK;
@@ -109,9 +113,8 @@ struct Inner {
     permit: Mutex<Option<Permit>>,
     /// Nanoseconds of computing in this call, up to the last time that it waited.
     computed: AtomicU64,
-    /// When it began to compute, in nanoseconds after `origin`.
+    /// When it began to compute, by [`thread_ns`] of the thread that polls it.
     since: AtomicU64,
-    origin: Instant,
 }
 
 impl Turn {
@@ -121,7 +124,6 @@ impl Turn {
             permit: Mutex::new(None),
             computed: AtomicU64::new(0),
             since: AtomicU64::new(0),
-            origin: Instant::now(),
         }))
     }
 
@@ -133,18 +135,14 @@ impl Turn {
     }
 
     fn poll<T>(&self, call: Pin<&mut impl Future<Output = T>>, context: &mut Context<'_>) -> Poll<T> {
-        self.0.since.store(self.now(), Relaxed);
+        self.0.since.store(thread_ns(), Relaxed);
         let result = call.poll(context);
-        let passed = self.now().saturating_sub(self.0.since.load(Relaxed));
+        let passed = thread_ns().saturating_sub(self.0.since.load(Relaxed));
         self.0.computed.fetch_add(passed, Relaxed);
         // Done, or waiting.
         let permit = lock(&self.0.permit).take();
         drop(permit);
         result
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.0.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Time of computing in the call that ran last.
@@ -154,7 +152,7 @@ impl Turn {
 
     /// The same for the call that is running, asked from within it.
     pub(super) fn computing(&self) -> Duration {
-        self.computed() + Duration::from_nanos(self.now().saturating_sub(self.0.since.load(Relaxed)))
+        self.computed() + Duration::from_nanos(thread_ns().saturating_sub(self.0.since.load(Relaxed)))
     }
 
     /// Lets others compute, and returns when it is this one's turn again.
@@ -166,9 +164,15 @@ impl Turn {
     }
 }
 
+/// Processor time of this thread so far, in nanoseconds.
+fn thread_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, task::Waker};
+    use std::{future::poll_fn, task::Waker, time::Instant};
 
     use super::*;
 
@@ -245,5 +249,16 @@ mod tests {
         let (Poll::Ready(computing), polled) = poll_first() else { panic!("the disk is done") };
         assert!(computing <= polled, "{computing:?} in {polled:?}: waiting is not computing");
         assert_eq!(free(&turns), 1);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_does_not_run_computes_nothing() {
+        const AWAY: Duration = Duration::from_millis(20);
+        let turn = Turn::new(Turns::new(1));
+        // As if others had the processor.
+        turn.run(async { std::thread::sleep(AWAY) }).await;
+        assert!(turn.computed() < AWAY, "{:?}", turn.computed());
+        turn.run(async { while turn.computing() < AWAY {} }).await;
+        assert!(turn.computed() >= AWAY);
     }
 }

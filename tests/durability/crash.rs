@@ -69,24 +69,32 @@ impl<'a> Sweep<'a> {
         self.at += 1;
         match op {
             Op::Create { .. } | Op::Rename { .. } | Op::Remove { .. } => self.name_ops.push(op.clone()),
-            Op::SyncFolder => {
-                for op in self.name_ops.drain(..) {
-                    apply(&mut self.names, &op);
-                }
-            }
-            Op::SyncFile { inode } => {
-                let layouts = &self.history.files[inode];
-                let last =
-                    last_until(layouts.iter().map(|layout| layout.op), self.at).expect("it was created");
-                self.layouts.insert(*inode, last);
-                for &id in layouts[last].blocks.values() {
-                    let versions = &self.history.blocks[id].list;
-                    self.versions[id] = last_until(versions.iter().map(|version| version.op), self.at);
-                }
+            Op::SyncFolder => self.names_are_durable(),
+            Op::SyncFile { inode } => self.file_is_durable(*inode),
+            Op::SyncAll => {
+                self.names_are_durable();
+                self.history.files.keys().for_each(|&inode| self.file_is_durable(inode));
             }
             _ => {}
         }
         true
+    }
+
+    fn names_are_durable(&mut self) {
+        for op in self.name_ops.drain(..) {
+            apply(&mut self.names, &op);
+        }
+    }
+
+    /// A file that is not there yet has nothing to be durable.
+    fn file_is_durable(&mut self, inode: Inode) {
+        let layouts = &self.history.files[&inode];
+        let Some(last) = last_until(layouts.iter().map(|layout| layout.op), self.at) else { return };
+        self.layouts.insert(inode, last);
+        for &id in layouts[last].blocks.values() {
+            let versions = &self.history.blocks[id].list;
+            self.versions[id] = last_until(versions.iter().map(|version| version.op), self.at);
+        }
     }
 
     /// What is on its way.

@@ -7,6 +7,7 @@
 //! What it promises, and no more:
 //! - a file's `sync` makes its bytes and size durable, and nothing of the folder
 //! - the folder's `sync` makes names durable, and nothing of any file
+//! - `sync_volume` makes all of both durable
 //! - all else is on its way to the disk, in any order
 
 pub mod history;
@@ -68,6 +69,7 @@ pub enum Lie {
     Journal,
     Media,
     Folder,
+    Volume,
 }
 
 /// An open file of a [`Model`].
@@ -168,6 +170,14 @@ impl Directory for Model {
         let mut state = self.state();
         if state.lie != Some(Lie::Folder) {
             state.history.push(Op::SyncFolder);
+        }
+        Ok(())
+    }
+
+    fn sync_volume(&self) -> Result<(), Errno> {
+        let mut state = self.state();
+        if state.lie != Some(Lie::Volume) {
+            state.history.push(Op::SyncAll);
         }
         Ok(())
     }

@@ -11,6 +11,11 @@ pub trait Hook: fmt::Debug + Send + Sync {
     /// Before a call that changes or syncs something, and whether it needs space on the disk.
     fn change(&self, needs_space: bool) -> Result<(), Errno>;
 
+    /// Before the whole volume is made durable.
+    fn sync_volume(&self) -> Result<(), Errno> {
+        self.change(false)
+    }
+
     /// Before any other call.
     fn look(&self) {}
 
@@ -73,6 +78,11 @@ impl Directory for Hooked {
     fn sync(&self) -> Result<(), Errno> {
         self.hook.change(false)?;
         self.folder.sync()
+    }
+
+    fn sync_volume(&self) -> Result<(), Errno> {
+        self.hook.sync_volume()?;
+        self.folder.sync_volume()
     }
 
     fn space(&self) -> Result<Space, Errno> {

@@ -10,6 +10,7 @@ mod faults;
 mod hooked;
 mod power;
 mod rng;
+mod rounds;
 mod scenario;
 mod stall;
 

@@ -57,6 +57,9 @@ fn scenarios() -> Vec<Scenario> {
         Scenario { manifest: true, head_room: 0, ..of("mp4 with manifest", "mp4", XFS) },
         Scenario { batch: 1, sync_every: 20, ..of("mp4 of small batches", "mp4", EXT4) },
         Scenario { batch: 1, sync_every: 7, gops: 3, ..of("flv of small batches", "flv", EXT4) },
+        Scenario { rounds: true, batch: 4, ..of("flv by the volume", "flv", EXT4) },
+        Scenario { rounds: true, cuts: &[1], sync_every: 2, ..of("ts in two by the volume", "ts", XFS) },
+        Scenario { rounds: true, head_room: 0, sync_every: 2, ..of("mp4 by the volume", "mp4", EXT4) },
     ]
 }
 
@@ -346,5 +349,9 @@ fn a_sync_that_was_not_done_is_found_out() {
             let (states, failed) = cut_power(few(name), Some(lie), effort);
             assert!(failed > 0, "{name}: {lie:?}, {states} disks");
         }
+    }
+    for name in ["flv by the volume", "mp4 by the volume"] {
+        let (states, failed) = cut_power(few(name), Some(Lie::Volume), effort);
+        assert!(failed > 0, "{name}: {states} disks");
     }
 }

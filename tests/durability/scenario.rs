@@ -70,6 +70,8 @@ pub struct Scenario {
     /// Samples a batch, and batches from one sync point to the next; 0: none.
     pub batch: usize,
     pub sync_every: usize,
+    /// Sync points are those of the whole volume.
+    pub rounds: bool,
     /// GOPs, and which of them begin another segment.
     pub gops: usize,
     pub cuts: &'static [usize],
@@ -89,6 +91,7 @@ impl Scenario {
             head_room: 4096,
             batch: 8,
             sync_every: 3,
+            rounds: false,
             gops: 2,
             cuts: &[],
             audio_only: false,
@@ -204,7 +207,12 @@ pub async fn record(world: &World, scenario: &Scenario, disk: &Model) -> Vec<Wri
             given += batch.len();
             sizes.insert(writer.bytes(), given);
             if scenario.sync_every > 0 && i % scenario.sync_every == scenario.sync_every - 1 {
-                writer.sync().await.unwrap();
+                if scenario.rounds {
+                    assert!(writer.settled().await);
+                    world.disk.volumes.get(world.device).unwrap().sync_round().await;
+                } else {
+                    writer.sync().await.unwrap();
+                }
                 synced.push((disk.ops(), given));
             }
         }

@@ -1,7 +1,8 @@
 //! What of a segment is on its way to the disk, and the order in which it gets there.
 //!
 //! Bytes go to an output first, then a commit that counts them to the journal; at a sync point the outputs are
-//! made durable first, then the journal that says so. [`Durable`] is what the segment, its line's threads and
+//! made durable first, then the journal that says so. Where the whole volume is made durable at once, the journal says so
+//! afterwards, and that becomes durable with the next sync point. [`Durable`] is what the segment, its line's threads and
 //! the volume's sync thread share. All of its calls block, but for those on errors.
 
 use std::{
@@ -17,7 +18,6 @@ use super::{
     path::Folder,
     segment::{OutputError, OutputId},
     storage::DiskFile,
-    volume::SyncPoint,
 };
 use crate::sync::lock;
 
@@ -51,8 +51,14 @@ pub(super) struct Durable {
 struct State {
     journal: Option<Journal>,
     outputs: Vec<Output>,
-    /// Something was written since the last sync point.
+    /// Something was written since the last sync point, or since a round has noted what there is.
     dirty: bool,
+    /// A round has noted what there is since the last sync point of this segment's own.
+    noted: bool,
+    /// Counts the beginnings of its own sync points, and what they say in the journal.
+    syncs: u64,
+    /// Sizes by output in the last `Synced`, which is not durable itself.
+    promised: Vec<u64>,
     /// Outputs whose names are durable: the first so many.
     named: usize,
 }
@@ -61,7 +67,7 @@ struct State {
 struct Output {
     name: String,
     file: Arc<dyn DiskFile>,
-    /// Bytes that the last commit counts, and the last sync point.
+    /// Bytes that the last commit counts, and the last `Synced` that is durable.
     committed: u64,
     synced: u64,
 }
@@ -177,9 +183,11 @@ impl Durable {
         self.check()?;
         let (outputs, named, journal) = {
             let mut state = lock(&self.state);
-            if !std::mem::take(&mut state.dirty) {
+            if !state.dirty && !state.noted {
                 return Ok(());
             }
+            (state.dirty, state.noted) = (false, false);
+            state.syncs += 1;
             let journal = state.journal.as_ref().map(|journal| journal.file().clone());
             (state.outputs.clone(), state.named, journal)
         };
@@ -190,28 +198,70 @@ impl Durable {
             output.file.sync().map_err(|errno| self.fail(&output.name, "sync", errno))?;
         }
         let Some(journal) = journal else { return Ok(()) };
+        let sizes: Vec<u64> = outputs.iter().map(|output| output.committed).collect();
         {
             let mut state = lock(&self.state);
-            let reserve = room_to_close(&outputs);
-            if let Some(Err(errno)) = state.journal.as_mut().map(|journal| journal.reserve(reserve)) {
-                return Err(self.fail("info", "reserve room to close", errno));
-            }
-            state.named = state.named.max(outputs.len());
-            let sizes = outputs.iter().map(|o| o.committed).collect();
-            state.append(&Record::Synced(sizes)).map_err(|errno| self.fail("info", "write", errno))?;
+            // What a round has noted meanwhile is more than this says.
+            state.syncs += 1;
+            state.promised.clear();
+            self.promise(&mut state, &sizes)?;
         }
         journal.sync().map_err(|errno| self.fail("info", "sync", errno))?;
-        for (output, synced) in lock(&self.state).outputs.iter_mut().zip(&outputs) {
-            output.synced = synced.committed;
-        }
-        // Media in a spool is not read again, and a file that memory holds in large part is slow to shift. What
-        // lies beside it is small, and read when the segment closes.
-        if outputs.len() > 1
-            && let Some(media) = outputs.iter().max_by_key(|output| output.committed)
-        {
-            media.file.forget(media.committed);
-        }
+        lock(&self.state).synced(&sizes);
+        forget_media(&outputs);
         Ok(())
+    }
+
+    /// Lets the disk begin with what has been written. Waits for nothing.
+    pub(super) fn start_writeback(&self) {
+        let state = lock(&self.state);
+        if state.dirty || state.noted {
+            state.outputs.iter().for_each(|output| output.file.start_writeback());
+        }
+    }
+
+    /// The folder that it is in.
+    pub(super) fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
+    /// Notes what has been written, if there is anything new: all of it is durable when the volume has been made so
+    /// afterwards.
+    pub(super) fn note(&self) -> Option<Noted> {
+        let mut state = lock(&self.state);
+        if self.failed() || state.journal.is_none() || state.outputs.is_empty() || !state.dirty {
+            return None;
+        }
+        (state.dirty, state.noted) = (false, true);
+        let promised = std::mem::take(&mut state.promised);
+        Some(Noted { outputs: state.outputs.clone(), promised, syncs: state.syncs })
+    }
+
+    /// The volume was made durable since that was noted. Says so in the journal, without waiting.
+    pub(super) fn is_durable(&self, noted: &Noted) {
+        let mut state = lock(&self.state);
+        // A sync point of its own counts more than this does, and bytes that it counts may have been patched since.
+        if self.failed() || state.syncs != noted.syncs {
+            return;
+        }
+        state.synced(&noted.promised);
+        let sizes: Vec<u64> = noted.outputs.iter().map(|output| output.committed).collect();
+        // The segment finds the error with its next call.
+        if self.promise(&mut state, &sizes).is_ok() {
+            state.promised = sizes;
+            drop(state);
+            forget_media(&noted.outputs);
+        }
+    }
+
+    /// Outputs are durable up to these sizes: keeps room for closing, and says so in the journal.
+    fn promise(&self, state: &mut State, sizes: &[u64]) -> Result<(), OutputError> {
+        if let Some(Err(errno)) = state.journal.as_mut().map(|journal| journal.reserve(room_to_close(sizes)))
+        {
+            return Err(self.fail("info", "reserve room to close", errno));
+        }
+        state.named = state.named.max(sizes.len());
+        state.append(&Record::Synced(sizes.into())).map_err(|errno| self.fail("info", "write", errno))
     }
 
     /// Gives back the room that was kept for closing.
@@ -264,29 +314,41 @@ impl Durable {
     }
 }
 
-impl SyncPoint for Durable {
-    fn start(&self) {
-        let state = lock(&self.state);
-        if state.dirty {
-            state.outputs.iter().for_each(|output| output.file.start_writeback());
-        }
-    }
-
-    fn sync_point(&self) {
-        // The segment finds the error with its next call.
-        let _ = self.sync();
-    }
+/// What a segment had written at some moment.
+#[derive(Debug)]
+pub(super) struct Noted {
+    outputs: Vec<Output>,
+    /// What the journal had promised at that moment, so that the promise is durable when this is.
+    promised: Vec<u64>,
+    /// [`State::syncs`] then.
+    syncs: u64,
 }
 
 impl State {
     fn append(&mut self, record: &Record) -> Result<(), Errno> {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.append(record))
     }
+
+    /// A `Synced` with these sizes is durable.
+    fn synced(&mut self, sizes: &[u64]) {
+        for (output, &size) in self.outputs.iter_mut().zip(sizes) {
+            output.synced = size;
+        }
+    }
+}
+
+/// Media in a spool is not read again, and a file that memory holds in large part is slow to shift. What lies beside it
+/// is small, and read when the segment closes.
+fn forget_media(outputs: &[Output]) {
+    if outputs.len() > 1
+        && let Some(media) = outputs.iter().max_by_key(|output| output.committed)
+    {
+        media.file.forget(media.committed);
+    }
 }
 
 /// What closing will need: a head that says of each sample no more than the working files beside the media do, and a
 /// little for the file system.
-fn room_to_close(outputs: &[Output]) -> u64 {
-    let sizes = || outputs.iter().map(|output| output.committed);
-    ROOM_TO_CLOSE + sizes().sum::<u64>() - sizes().max().unwrap_or(0)
+fn room_to_close(sizes: &[u64]) -> u64 {
+    ROOM_TO_CLOSE + sizes.iter().sum::<u64>() - sizes.iter().max().unwrap_or(&0)
 }

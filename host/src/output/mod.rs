@@ -20,6 +20,7 @@ pub mod journal;
 mod line;
 pub mod orphan;
 pub mod path;
+mod rounds;
 pub mod segment;
 pub mod sidecar;
 pub mod storage;

@@ -20,7 +20,6 @@ use super::{
     orphan::Orphan,
     path::{Folder, PathError, describe},
     storage::Directory,
-    volume::SyncPoint,
 };
 
 /// The journal's name as an output.
@@ -340,8 +339,7 @@ impl Segment {
         self.line.then_slow(move || match begin_journal(&*folder.dir, &name, &start, syncs) {
             Ok(journal) => {
                 durable.begin(journal);
-                let point: Arc<dyn SyncPoint> = durable;
-                volume.sync_at_intervals(Arc::downgrade(&point));
+                volume.sync_at_intervals(&durable);
             }
             Err(errno) => drop(durable.fail(JOURNAL, "create", errno)),
         });

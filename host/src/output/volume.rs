@@ -1,16 +1,17 @@
 //! The threads of a volume. One does the quick disk work of its recordings, in order; one makes what was
-//! written durable at intervals; slow work (closing, making room) goes to others, a few at a time. A volume that
+//! written durable at intervals ([`rounds`](super::rounds)); slow work (closing, making room) goes to others, a few at a time. A volume that
 //! stalls stalls nobody else.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, Weak, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread::Thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::{durable::Durable, rounds::Rounds};
 use crate::sync::lock;
 
 /// Bytes that may wait for one volume, over all its recordings; who writes more waits.
@@ -27,15 +28,6 @@ const GATHER: Duration = Duration::from_millis(5);
 
 /// Work for a volume's thread.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
-
-/// What is to be made durable at intervals, as long as it lives.
-pub trait SyncPoint: Send + Sync {
-    /// Lets the disk begin with what has been written. Waits for nothing.
-    fn start(&self);
-
-    /// Makes durable what has been written. Keeps its errors for its owner.
-    fn sync_point(&self);
-}
 
 /// The volumes in use, by device number. Clones share them.
 #[derive(Clone, Debug)]
@@ -80,14 +72,8 @@ pub struct Volume {
     slow: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     long: Arc<Semaphore>,
-    /// New things to be synced at intervals; `None` if there are no intervals.
-    syncs: Option<mpsc::Sender<Weak<dyn SyncPoint>>>,
-}
-
-impl std::fmt::Debug for dyn SyncPoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SyncPoint").finish_non_exhaustive()
-    }
+    /// Who makes segments durable at intervals; `None` if there are no intervals.
+    rounds: Option<Rounds>,
 }
 
 impl Volume {
@@ -95,15 +81,7 @@ impl Volume {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name(format!("disk-{device:x}"));
         let thread = thread.spawn(move || work(&queue))?.thread().clone();
-        let syncs = match sync_interval {
-            None => None,
-            Some(interval) => {
-                let (syncs, new) = mpsc::channel();
-                let run = move || sync_rounds(interval, &new);
-                std::thread::Builder::new().name(format!("sync-{device:x}")).spawn(run)?;
-                Some(syncs)
-            }
-        };
+        let rounds = sync_interval.map(|interval| Rounds::start(device, interval)).transpose()?;
         Ok(Self {
             jobs,
             thread,
@@ -111,7 +89,7 @@ impl Volume {
             slow: Arc::new(Semaphore::new(SLOW_JOBS)),
             reads: Arc::new(Semaphore::new(READ_JOBS)),
             long: Arc::new(Semaphore::new(LONG_JOBS)),
-            syncs,
+            rounds,
         })
     }
 
@@ -153,10 +131,17 @@ impl Volume {
         tokio::task::spawn_blocking(work).await.expect("disk work does not panic")
     }
 
-    /// Has something synced at intervals, if there are any.
-    pub fn sync_at_intervals(&self, point: Weak<dyn SyncPoint>) {
-        if let Some(syncs) = &self.syncs {
-            syncs.send(point).expect("the volume's thread lives as long as a sender");
+    /// Has a segment made durable at intervals, if there are any, as long as it lives.
+    pub(super) fn sync_at_intervals(&self, segment: &Arc<Durable>) {
+        if let Some(rounds) = &self.rounds {
+            rounds.add(segment);
+        }
+    }
+
+    /// Makes all segments durable now that are at intervals, by the whole volume however few they are.
+    pub async fn sync_round(&self) {
+        if let Some(rounds) = &self.rounds {
+            rounds.now().await;
         }
     }
 
@@ -183,31 +168,5 @@ fn work(queue: &mpsc::Receiver<Job>) {
         job();
         queue.try_iter().for_each(|job| job());
         std::thread::park_timeout(GATHER);
-    }
-}
-
-/// Syncs everything, one after the other, again and again. What comes just behind its turn waits for the next one, so
-/// that a round begins earlier the longer the last one took, to be durable within the interval all the same.
-///
-/// All in one go is cheapest: the disk has begun with everything when the first sync waits, and that writes the file
-/// system's own journal for the others.
-fn sync_rounds(interval: Duration, new: &mpsc::Receiver<Weak<dyn SyncPoint>>) {
-    let (shortest, longest) = (interval / 2, interval * 19 / 20);
-    let mut took = Duration::ZERO;
-    let mut points: Vec<Weak<dyn SyncPoint>> = Vec::new();
-    loop {
-        let next = Instant::now() + longest.saturating_sub(took * 5 / 4).max(shortest);
-        loop {
-            match new.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(point) => points.push(point),
-                Err(mpsc::RecvTimeoutError::Timeout) => break,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
-            }
-        }
-        let begun = Instant::now();
-        points.retain(|point| point.strong_count() > 0);
-        points.iter().filter_map(Weak::upgrade).for_each(|point| point.start());
-        points.iter().filter_map(Weak::upgrade).for_each(|point| point.sync_point());
-        took = begun.elapsed();
     }
 }

@@ -32,6 +32,7 @@ pub enum Op {
     Collapse { inode: Inode, at: u64, len: u64 },
     Share { from: Inode, to: Inode, at: u64, len: u64 },
     SyncFile { inode: Inode },
+    SyncAll,
 }
 
 /// A file's size and blocks at some moment.

@@ -49,6 +49,8 @@ impl Writer for Ts {
 
     fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
         let mut rest = payloads;
+        // At once, so that memory does not grow in steps of twice the size.
+        self.mux.out.reserve_exact(packet::room(payloads.len(), samples.len()));
         let result = samples.iter().try_for_each(|sample| {
             let (payload, tail) = rest.split_at_checked(sample.size as usize).ok_or_else(|| {
                 Error::bad_input(format!("the payloads end before that of sample {}", sample.seq))

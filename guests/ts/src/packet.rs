@@ -5,6 +5,12 @@ pub(crate) const PACKET: usize = 188;
 /// Bytes of a packet after its header.
 const BODY: usize = PACKET - 4;
 
+/// Bytes that so many samples with so much payload usually need: of each a packet that is not full and one for what
+/// stands in front of it.
+pub(crate) fn room(payload: usize, samples: usize) -> usize {
+    payload.div_ceil(BODY) * PACKET + samples * 2 * PACKET
+}
+
 /// Where the packets of one PID stand.
 #[derive(Clone, Debug)]
 pub(crate) struct Pid {
@@ -72,7 +78,10 @@ impl<'a> Packets<'a> {
                 self.room = begin(self.out, self.pid, false, Adaptation::default(), self.rest);
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.room));
-            self.out.extend_from_slice(now);
+            match now.try_into() {
+                Ok(body) => put_body(self.out, body),
+                Err(_) => self.out.extend_from_slice(now),
+            }
             self.room -= now.len();
             self.rest -= now.len();
             bytes = later;
@@ -83,6 +92,14 @@ impl<'a> Packets<'a> {
     pub(crate) fn end(self) {
         debug_assert_eq!((self.rest, self.room), (0, 0), "a PES packet of the length that was announced");
     }
+}
+
+/// Copies what fills a packet in parts that are short enough to be loads and stores: in a component, a longer copy is a call
+/// out of it.
+fn put_body(out: &mut Vec<u8>, body: &[u8; BODY]) {
+    out.extend_from_slice(&body[..64]);
+    out.extend_from_slice(&body[64..128]);
+    out.extend_from_slice(&body[128..]);
 }
 
 /// Writes all of a packet but its payload, and says how many bytes of payload it takes to fill it: as many

@@ -10,7 +10,7 @@ use wasmtime::{Config, component::Linker};
 use super::{
     bindings,
     bundle::Bundles,
-    imports::State,
+    imports::{self, State},
     limits::{STACK, TICK},
     meters::Meters,
     policy::Policy,
@@ -51,6 +51,7 @@ impl Engine {
             &mut linker,
             |s: &mut State| s,
         )?;
+        imports::add_append(&mut linker)?;
         let weak = engine.weak();
         std::thread::Builder::new().name("epoch".into()).spawn(move || {
             while let Some(engine) = weak.upgrade() {

@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
+use wasmtime::{
+    StoreContextMut,
+    component::{Linker, Resource, ResourceTable, ResourceTableError, WasmList},
+};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
@@ -39,6 +42,8 @@ use crate::output::{
 const MAX_READ: u32 = 1 << 20;
 /// Bytes that may wait for the end of a call before they go to the disk.
 const FLUSH_AT: usize = 4 << 20;
+/// What wasmtime says, in a type that is not public, when a call of the host passes more than its limit of bytes.
+pub(super) const NO_HOSTCALL_BYTES: &str = "fuel allocated for hostcalls has been exhausted";
 /// Names of outputs that are the host's own.
 const RESERVED: [&str; 3] = ["info", "json", "new"];
 /// Output that a sample justifies besides its payload: MPEG-TS needs a packet of 188 bytes, and tables.
@@ -357,12 +362,18 @@ impl State {
         Ok(Ok(payload[start..end].to_vec()))
     }
 
-    async fn do_append(
+    async fn append_bytes(
         &mut self,
         this: Resource<Output>,
-        inline: Vec<u8>,
+        inline: Bytes,
         pieces: Vec<Piece>,
-    ) -> Checked<u64> {
+    ) -> Answer<u64> {
+        let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
+        let result = self.do_append(this, inline, pieces).await;
+        self.noted("append", "", &args, result)
+    }
+
+    async fn do_append(&mut self, this: Resource<Output>, inline: Bytes, pieces: Vec<Piece>) -> Checked<u64> {
         let limits = self.limits.clone();
         let (session, id) = check!(self.output(&this)?);
         if pieces.len() as u64 > limits.pieces {
@@ -371,7 +382,6 @@ impl State {
         if inline.len() as u64 > limits.inline_bytes {
             return Ok(Err(limits.exceeded(Limit::InlineBytes).into()));
         }
-        let inline = Bytes::from(inline);
         let bytes = check!(gather(&session.held, inline, &pieces).map_err(bad_call));
         let len = bytes.iter().map(|b| b.len() as u64).sum::<u64>();
         check!(allow_output(session, &limits, len));
@@ -498,10 +508,9 @@ impl host::Host for State {
 }
 
 impl host::HostOutput for State {
+    /// For formats that are linked natively; components get [`add_append`].
     async fn append(&mut self, this: Resource<Output>, inline: Vec<u8>, pieces: Vec<Piece>) -> Answer<u64> {
-        let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
-        let result = self.do_append(this, inline, pieces).await;
-        self.noted("append", "", &args, result)
+        self.append_bytes(this, inline.into(), pieces).await
     }
 
     async fn patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
@@ -549,6 +558,28 @@ impl host::HostOutput for State {
         self.table.delete(this)?;
         Ok(())
     }
+}
+
+/// Links an `append` that copies a component's bytes once, as they lie in its memory: as a vector they are taken one by one,
+/// which a format that appends all of its media feels.
+pub(super) fn add_append(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    type Given = (Resource<Output>, WasmList<u8>, Vec<Piece>);
+    linker.allow_shadowing(true);
+    linker.instance("reelwright:writer/host@0.1.0")?.func_wrap_async(
+        "[method]output.append",
+        |mut store: StoreContextMut<'_, State>, (this, inline, pieces): Given| {
+            Box::new(async move {
+                let most = store.data().limits.hostcall_bytes;
+                if inline.len() as u64 > most {
+                    return Err(wasmtime::Error::msg(NO_HOSTCALL_BYTES));
+                }
+                let inline = Bytes::copy_from_slice(inline.as_le_slice(&store));
+                Ok((store.data_mut().append_bytes(this, inline, pieces).await?,))
+            })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// The bytes that the pieces name. Payload is shared; so are inline bytes, unless most of them are not used.

@@ -16,7 +16,7 @@ use super::{
     bundle::Step,
     engine::Engine,
     guest_log::one_line,
-    imports::{Session, State},
+    imports::{NO_HOSTCALL_BYTES, Session, State},
     instance::Instance,
     limits::{Limit, Limits},
     meters::{Call, Mark, Meters},
@@ -28,8 +28,10 @@ use crate::{
 
 /// Most samples of one `write`.
 const MAX_BATCH: usize = 64;
-/// Bytes after which a `write` takes no more samples.
+/// Most bytes of the samples of one `write`, if there are several: whose payloads stay in the host, or are copied into the
+/// component, whose memory then is as large as the largest batch was.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+const MAX_COPIED_BYTES: usize = 96 << 10;
 /// Most bytes of `carry`.
 const MAX_CARRY: usize = 64 << 10;
 /// What heads are rounded up to. Larger than the blocks of most file systems would cost space, smaller would
@@ -300,13 +302,15 @@ impl Writer {
 
     /// Writes samples: any number, in run time. What is appended is on its way to the disk when this returns.
     pub async fn write(&mut self, samples: &[Sample]) -> Result<(), FormatError> {
+        let most = if self.version.copies_payload { MAX_COPIED_BYTES } else { MAX_BATCH_BYTES };
         let mut rest = samples;
         while !rest.is_empty() {
-            let (mut count, mut bytes) = (0, 0);
-            while count < rest.len().min(MAX_BATCH) && bytes < MAX_BATCH_BYTES {
-                bytes += rest[count].data.len();
-                count += 1;
-            }
+            let mut bytes = 0;
+            let fits = |sample: &&Sample| {
+                bytes += sample.data.len();
+                bytes <= most
+            };
+            let count = rest.iter().take(MAX_BATCH).take_while(fits).count().max(1);
             let (batch, after) = rest.split_at(count);
             let result = self.write_batch(batch).await;
             self.check("write", result)?;
@@ -675,8 +679,6 @@ pub(super) async fn call<T>(
 
 /// The limit that an error is about. `time` is that of the call.
 fn exceeded(error: &wasmtime::Error, time: Limit) -> Option<Limit> {
-    // wasmtime's type for it is not public.
-    const HOSTCALL_BYTES: &str = "fuel allocated for hostcalls has been exhausted";
     if error.downcast_ref::<OutOfTime>().is_some() {
         return Some(time);
     }
@@ -686,7 +688,7 @@ fn exceeded(error: &wasmtime::Error, time: Limit) -> Option<Limit> {
     if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
         return Some(Limit::Resources);
     }
-    error.root_cause().to_string().ends_with(HOSTCALL_BYTES).then_some(Limit::HostcallBytes)
+    error.root_cause().to_string().ends_with(NO_HOSTCALL_BYTES).then_some(Limit::HostcallBytes)
 }
 
 /// The root cause, and the functions of the component that led there, innermost first.

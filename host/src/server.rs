@@ -110,7 +110,7 @@ pub async fn serve(
     };
     let settings = rtmp::server::Settings {
         // The rest is left for the way to the disk.
-        gather: recorder.flush_interval * 4 / 5,
+        gather: recorder.flush_interval * 9 / 10,
         ..rtmp::server::Settings::default()
     };
     let recordings = Recordings::new(parts, recorder);

@@ -1,7 +1,7 @@
 //! A call to the disk fails: each of a recording's, once or for good, with each error that a disk has.
 
 use std::sync::{
-    Arc,
+    Arc, Condvar, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -190,4 +190,40 @@ async fn whichever_call_fails_the_file_is_readable_and_others_go_on() {
         eprintln!("{:17} {calls:3} calls", scenario.name);
     }
     eprintln!("{runs} recordings on a disk with a fault");
+}
+
+/// A disk that says no, and takes its time for it.
+#[derive(Debug, Default)]
+struct Late {
+    answers: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Hook for Late {
+    fn change(&self, _: bool) -> Result<(), Errno> {
+        drop(self.changed.wait_while(self.answers.lock().unwrap(), |answers| !*answers).unwrap());
+        Err(Errno::NOSPC)
+    }
+}
+
+/// A recording that goes on in its next file gives samples to it before the disk has said whether it takes it.
+#[tokio::test]
+async fn whose_a_file_is_that_was_not_even_begun_is_known() {
+    let world = World::new(World::formats().await, 1);
+    let scenario = Scenario::new("flv", "flv", EXT4);
+    let late = Arc::new(Late::default());
+    let folder = world.folder(Arc::new(Hooked { folder: Arc::new(scenario.disk()), hook: late.clone() }));
+    let names = std::iter::once("x.flv".to_owned());
+    let segment = Segment::claim(&world.disk, &folder, names, false).await.unwrap();
+    let clip = &scenario.clips()[0];
+    let begin = Begin { config_id: 7, stream: "cam".into(), ..support::begin(clip, &[]) };
+    let version = world.formats.get("flv").unwrap();
+    let mut writer = Writer::open_ahead(version, segment, begin).await.unwrap();
+    writer.write(&clip.samples[..10]).await.unwrap();
+    *late.answers.lock().unwrap() = true;
+    late.changed.notify_all();
+    assert!(!writer.settled().await);
+    let orphan = writer.abandon().await;
+    let start = orphan.start().unwrap();
+    assert_eq!((start.config_id, start.stream.as_str()), (7, "cam"));
 }

@@ -191,6 +191,9 @@ fn components_that_misbehave_harm_no_recording_beside_them() {
     });
     server.logged(&["ERROR", "trap_in_write.wasm", "probe", "this component panics in its third write"]);
     assert!(!server.cli("record localStreamName=cam pathToFile=x type=trap-in-write").success);
+    for (what, _) in faults {
+        server.logged(&["INFO", &format!("{} 1.0.0", name(what))]);
+    }
     let good = FORMATS.map(|format| server.record("cam", "cam", format, ""));
     let bad = faults.map(|(what, _)| server.record("cam", what, &name(what), ""));
     Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);

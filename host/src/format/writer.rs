@@ -481,13 +481,13 @@ impl Writer {
     /// Gives the segment up, to be cut back to a point that it was at.
     pub async fn abandon_at(mut self, point: &segment::Point) -> Orphan {
         let session = self.store.data_mut().session.take().expect("a writer has a session");
-        session.segment.abandon_at(point).await
+        session.segment.abandon_at(point).await.with_start(session.start)
     }
 
     /// Gives the segment up: what was appended stays, and waits to be repaired.
     pub async fn abandon(mut self) -> Orphan {
         let session = self.store.data_mut().session.take().expect("a writer has a session");
-        session.segment.abandon().await
+        session.segment.abandon().await.with_start(session.start)
     }
 
     fn session(&self) -> &Session {

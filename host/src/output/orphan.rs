@@ -47,6 +47,8 @@ pub struct Orphan {
     given: Option<u64>,
     /// Where it is to end, as what follows is in the next segment.
     end: Option<Point>,
+    /// What its journal begins with, where it was begun at all; by who gave it up.
+    start: Option<Box<Start>>,
 }
 
 impl fmt::Debug for Orphan {
@@ -178,7 +180,7 @@ impl Orphan {
         volume: Volume,
         journal: Option<Arc<dyn DiskFile>>,
     ) -> Self {
-        Self { folder, name, claim, volume, journal, given: None, end: None }
+        Self { folder, name, claim, volume, journal, given: None, end: None, start: None }
     }
 
     /// Takes the segment with that final name, unless somebody has it.
@@ -223,6 +225,16 @@ impl Orphan {
     /// Samples that its writer was given, if that is known.
     pub fn given(&self) -> Option<u64> {
         self.given
+    }
+
+    /// Keeps in mind what its journal was to begin with, whether or not the disk has taken that.
+    pub fn with_start(self, start: Start) -> Self {
+        Self { start: Some(Box::new(start)), ..self }
+    }
+
+    /// What its journal was to begin with, if that is known.
+    pub fn start(&self) -> Option<&Start> {
+        self.start.as_deref()
     }
 
     /// Keeps in mind where it is to end.

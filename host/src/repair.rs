@@ -226,14 +226,13 @@ async fn finish(
     mut orphan: Orphan,
     events: Option<&Events>,
 ) -> Result<Repair, RepairError> {
-    // Whose it is if the disk did not even take its journal.
-    let (given, begun) = (orphan.given(), orphan.start().cloned());
+    let given = orphan.given();
     let mut refused: Vec<String> = Vec::new();
     loop {
         let path = orphan.path();
         let cut = match orphan.cut_back().await? {
             Found::Nothing { start, lost_bytes } => {
-                let nothing = Repair::new(path, start.as_deref().or(begun.as_ref()), Outcome::Nothing);
+                let nothing = Repair::new(path, start.as_deref(), Outcome::Nothing);
                 return announced(Repair { lost_bytes, ..nothing }.of(given), events).await;
             }
             Found::Complete(complete) => {

@@ -1,20 +1,20 @@
 //! A call to the disk fails: each of a recording's, once or for good, with each error that a disk has.
 
 use std::sync::{
-    Arc, Condvar, Mutex,
+    Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use reelwright::{
     format::{Begin, Writer},
-    output::{Segment, path::Folder},
+    output::{Segment, orphan::Found, path::Folder},
 };
 use rustix::io::Errno;
 
 use crate::{
     check,
     disk::{BTRFS, EXT4, TMPFS},
-    hooked::{Hook, Hooked},
+    hooked::{Gate, Hook, Hooked},
     scenario::{Scenario, World, Written, record, repair},
     support::{self, Clip},
 };
@@ -193,15 +193,12 @@ async fn whichever_call_fails_the_file_is_readable_and_others_go_on() {
 }
 
 /// A disk that says no, and takes its time for it.
-#[derive(Debug, Default)]
-struct Late {
-    answers: Mutex<bool>,
-    changed: Condvar,
-}
+#[derive(Debug)]
+struct Late(Gate);
 
 impl Hook for Late {
     fn change(&self, _: bool) -> Result<(), Errno> {
-        drop(self.changed.wait_while(self.answers.lock().unwrap(), |answers| !*answers).unwrap());
+        self.0.pass();
         Err(Errno::NOSPC)
     }
 }
@@ -211,7 +208,7 @@ impl Hook for Late {
 async fn whose_a_file_is_that_was_not_even_begun_is_known() {
     let world = World::new(World::formats().await, 1);
     let scenario = Scenario::new("flv", "flv", EXT4);
-    let late = Arc::new(Late::default());
+    let late = Arc::new(Late(Gate::closed()));
     let folder = world.folder(Arc::new(Hooked { folder: Arc::new(scenario.disk()), hook: late.clone() }));
     let names = std::iter::once("x.flv".to_owned());
     let segment = Segment::claim(&world.disk, &folder, names, false).await.unwrap();
@@ -220,10 +217,9 @@ async fn whose_a_file_is_that_was_not_even_begun_is_known() {
     let version = world.formats.get("flv").unwrap();
     let mut writer = Writer::open_ahead(version, segment, begin).await.unwrap();
     writer.write(&clip.samples[..10]).await.unwrap();
-    *late.answers.lock().unwrap() = true;
-    late.changed.notify_all();
+    late.0.set(false);
     assert!(!writer.settled().await);
-    let orphan = writer.abandon().await;
-    let start = orphan.start().unwrap();
+    let found = writer.abandon().await.cut_back().await.unwrap();
+    let Found::Nothing { start: Some(start), .. } = found else { panic!("{found:?}") };
     assert_eq!((start.config_id, start.stream.as_str()), (7, "cam"));
 }

@@ -1,6 +1,9 @@
 //! A folder with something in front of each call, which may fail or wait.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Condvar, Mutex},
+};
 
 use bytes::Bytes;
 use reelwright::output::storage::{Directory, DiskFile, Space};
@@ -22,6 +25,28 @@ pub trait Hook: fmt::Debug + Send + Sync {
     /// Whether half of a write is done when it fails.
     fn is_short(&self) -> bool {
         false
+    }
+}
+
+/// Whoever passes waits while it is closed.
+#[derive(Debug, Default)]
+pub struct Gate {
+    closed: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub fn closed() -> Self {
+        Self { closed: true.into(), ..Self::default() }
+    }
+
+    pub fn set(&self, closed: bool) {
+        *self.closed.lock().unwrap() = closed;
+        self.changed.notify_all();
+    }
+
+    pub fn pass(&self) {
+        drop(self.changed.wait_while(self.closed.lock().unwrap(), |closed| *closed).unwrap());
     }
 }
 

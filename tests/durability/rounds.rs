@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::{
     check,
     disk::{EXT4, Model, Op},
-    hooked::{Hook, Hooked},
+    hooked::{Gate, Hook, Hooked},
     scenario::{Scenario, World},
     support,
 };
@@ -30,16 +30,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 struct Whole {
     error: Option<Errno>,
     asked: AtomicUsize,
-    /// It does not answer before this is set.
-    answers: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Whole {
-    fn answer(&self) {
-        *self.answers.lock().unwrap() = true;
-        self.changed.notify_all();
-    }
+    gate: Gate,
 }
 
 impl Hook for Whole {
@@ -49,7 +40,7 @@ impl Hook for Whole {
 
     fn sync_volume(&self) -> Result<(), Errno> {
         self.asked.fetch_add(1, Relaxed);
-        drop(self.changed.wait_while(self.answers.lock().unwrap(), |answers| !*answers).unwrap());
+        self.gate.pass();
         self.error.map_or(Ok(()), Err)
     }
 }
@@ -111,7 +102,6 @@ fn is_all(op: &Op) -> bool {
 #[tokio::test]
 async fn one_sync_is_for_all_files() {
     let whole = Arc::new(Whole::default());
-    whole.answer();
     let mut stream = Stream::open(&whole, NEVER).await;
     stream.round(0).await;
     stream.round(1).await;
@@ -123,7 +113,7 @@ async fn one_sync_is_for_all_files() {
 /// While a round waits for the volume, a segment makes a sync point of its own, of more than the round has noted.
 #[tokio::test]
 async fn a_round_says_nothing_of_a_segment_that_has_said_more() {
-    let whole = Arc::new(Whole::default());
+    let whole = Arc::new(Whole { gate: Gate::closed(), ..Whole::default() });
     let mut stream = Stream::open(&whole, NEVER).await;
     stream.write(0).await;
     let volume = stream.volume.clone();
@@ -133,7 +123,7 @@ async fn a_round_says_nothing_of_a_segment_that_has_said_more() {
     }
     stream.write(1).await;
     stream.writer.sync().await.unwrap();
-    whole.answer();
+    whole.gate.set(false);
     round.await.unwrap();
     assert_eq!(check::in_journal(&stream.disk, "x.flv"), (20, 20));
     stream.round(2).await;
@@ -142,7 +132,7 @@ async fn a_round_says_nothing_of_a_segment_that_has_said_more() {
 
 #[tokio::test]
 async fn who_waits_too_long_for_others_syncs_its_own_files() {
-    let whole = Arc::new(Whole::default());
+    let whole = Arc::new(Whole { gate: Gate::closed(), ..Whole::default() });
     // A quarter of it is waited for.
     let mut stream = Stream::open(&whole, Duration::from_secs(8)).await;
     stream.round(0).await;
@@ -155,13 +145,12 @@ async fn who_waits_too_long_for_others_syncs_its_own_files() {
         1,
         "while it waits there, and for a while after, it does not ask again"
     );
-    whole.answer();
+    whole.gate.set(false);
 }
 
 #[tokio::test]
 async fn which_file_an_error_is_about_is_found_out() {
     let whole = Arc::new(Whole { error: Some(Errno::IO), ..Whole::default() });
-    whole.answer();
     let mut stream = Stream::open(&whole, NEVER).await;
     stream.round(0).await;
     assert_eq!(stream.count(is_file), 2, "the media and its journal");
@@ -175,7 +164,6 @@ async fn which_file_an_error_is_about_is_found_out() {
 #[tokio::test]
 async fn what_is_durable_is_patched_when_the_journal_durably_says_so() {
     let whole = Arc::new(Whole::default());
-    whole.answer();
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::new(Roots::open(dir.path(), &[]).unwrap(), Some(NEVER));
     let world = World::new(World::formats().await, DEVICE);

@@ -1,9 +1,6 @@
 //! A disk that does not answer, such as an NFS server that is gone: who writes to another one must not notice.
 
-use std::{
-    cell::Cell,
-    sync::{Arc, Condvar, Mutex},
-};
+use std::{cell::Cell, sync::Arc};
 
 use bytes::Bytes;
 use reelwright::{
@@ -15,28 +12,10 @@ use rustix::io::Errno;
 
 use crate::{
     disk::{EXT4, Model},
-    hooked::{Hook, Hooked},
+    hooked::{Gate, Hook, Hooked},
     scenario::{Scenario, World, record},
     support,
 };
-
-/// Calls wait while it is closed.
-#[derive(Debug, Default)]
-struct Gate {
-    closed: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn set(&self, closed: bool) {
-        *self.closed.lock().unwrap() = closed;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) {
-        drop(self.changed.wait_while(self.closed.lock().unwrap(), |closed| *closed).unwrap());
-    }
-}
 
 impl Hook for Gate {
     fn change(&self, _: bool) -> Result<(), Errno> {

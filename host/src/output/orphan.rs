@@ -47,7 +47,7 @@ pub struct Orphan {
     given: Option<u64>,
     /// Where it is to end, as what follows is in the next segment.
     end: Option<Point>,
-    /// What its journal begins with, where it was begun at all; by who gave it up.
+    /// What its journal was to begin with, by who gave it up.
     start: Option<Box<Start>>,
 }
 
@@ -232,11 +232,6 @@ impl Orphan {
         Self { start: Some(Box::new(start)), ..self }
     }
 
-    /// What its journal was to begin with, if that is known.
-    pub fn start(&self) -> Option<&Start> {
-        self.start.as_deref()
-    }
-
     /// Keeps in mind where it is to end.
     pub fn with_end(self, end: &Point) -> Self {
         Self { given: Some(end.samples), end: Some(end.clone()), ..self }
@@ -318,10 +313,10 @@ impl OutputFile {
 }
 
 fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
-    let Orphan { folder, name, claim, volume, journal, .. } = orphan;
+    let Orphan { folder, name, claim, volume, journal, start: begun, .. } = orphan;
     let dir = &*folder.dir;
     let Some(journal) = journal else {
-        return Ok(Found::Nothing { start: None, lost_bytes: 0 });
+        return Ok(Found::Nothing { start: begun, lost_bytes: 0 });
     };
     let journal_name = format!("{name}.{JOURNAL}");
     let story = read_story(&journal)?;

@@ -66,7 +66,6 @@ pub(crate) struct Packets<'a> {
 impl<'a> Packets<'a> {
     /// Begins a PES packet of exactly `len` bytes, header included, 1 or more.
     pub(crate) fn new(out: &'a mut Vec<u8>, pid: &'a mut Pid, adaptation: Adaptation, len: usize) -> Self {
-        out.reserve((len / BODY + 2) * PACKET);
         let room = begin(out, pid, true, adaptation, len);
         Self { out, pid, rest: len, room }
     }

@@ -28,9 +28,9 @@ use crate::{
 
 /// Most samples of one `write`.
 const MAX_BATCH: usize = 64;
-/// Most bytes of the samples of one `write`, if there are several: whose payloads stay in the host, or are copied into the
-/// component, whose memory then is as large as the largest batch was.
+/// Most bytes of the samples of one `write`, if there are several.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// The same where payloads are copied into the component, whose memory then is as large as the largest batch was.
 const MAX_COPIED_BYTES: usize = 96 << 10;
 /// Most bytes of `carry`.
 const MAX_CARRY: usize = 64 << 10;

@@ -220,11 +220,6 @@ impl Durable {
         }
     }
 
-    /// The folder that it is in.
-    pub(super) fn folder(&self) -> &Arc<Folder> {
-        &self.folder
-    }
-
     /// Notes what has been written, if there is anything new: all of it is durable when the volume has been made so
     /// afterwards.
     pub(super) fn note(&self) -> Option<Noted> {
@@ -234,7 +229,8 @@ impl Durable {
         }
         (state.dirty, state.noted) = (false, true);
         let promised = std::mem::take(&mut state.promised);
-        Some(Noted { outputs: state.outputs.clone(), promised, syncs: state.syncs })
+        let (folder, outputs) = (self.folder.clone(), state.outputs.clone());
+        Some(Noted { folder, outputs, promised, syncs: state.syncs })
     }
 
     /// The volume was made durable since that was noted. Says so in the journal, without waiting.
@@ -317,11 +313,19 @@ impl Durable {
 /// What a segment had written at some moment.
 #[derive(Debug)]
 pub(super) struct Noted {
+    folder: Arc<Folder>,
     outputs: Vec<Output>,
     /// What the journal had promised at that moment, so that the promise is durable when this is.
     promised: Vec<u64>,
     /// [`State::syncs`] then.
     syncs: u64,
+}
+
+impl Noted {
+    /// The folder that the segment is in.
+    pub(super) fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
 }
 
 impl State {

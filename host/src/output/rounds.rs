@@ -1,6 +1,6 @@
 //! What is written to a volume is made durable at intervals, for all its segments in one round.
 //!
-//! Where there are many, the whole volume is made durable at once ([`Directory::sync_volume`](super::storage::Directory::sync_volume)), and the kernel's own threads
+//! Where there are many, the whole volume is made durable at once (`Directory::sync_volume`), and the kernel's own threads
 //! hand everything to the disk. That waits for what other programs wrote there as well; when it takes too long, this round
 //! goes on file by file, as do all of the next [`ALONE`]. So what others do to a disk never keeps a segment from
 //! being durable longer than its own bytes would.
@@ -93,19 +93,17 @@ fn run(interval: Duration, asked: &mpsc::Receiver<Ask>) {
     }
 }
 
-/// Makes segments durable, by the whole volume if so many (at least 1) have something new and that can be done. Whether it was.
+/// Makes segments durable, by the whole volume if so many (at least 1) have something new and that can be done. Whether it
+/// was.
 fn round(segments: &[Weak<Durable>], whole: &mut Whole, many: usize) -> bool {
     if segments.is_empty() {
         whole.folder = None;
     }
     if whole.may() {
-        let note = |segment: &Weak<Durable>| {
-            let living = segment.upgrade()?;
-            Some((living.note()?, living.folder().clone(), segment.clone()))
-        };
-        let noted: Vec<(Noted, Arc<Folder>, Weak<Durable>)> = segments.iter().filter_map(note).collect();
-        if noted.len() >= many && whole.sync(&noted[0].1) {
-            for (noted, _, segment) in &noted {
+        let noted = segments.iter().filter_map(|segment| Some((segment.upgrade()?.note()?, segment)));
+        let noted: Vec<(Noted, &Weak<Durable>)> = noted.collect();
+        if noted.len() >= many && whole.sync(noted[0].0.folder()) {
+            for (noted, segment) in &noted {
                 if let Some(segment) = segment.upgrade() {
                     segment.is_durable(noted);
                 }

@@ -1,6 +1,6 @@
 //! The threads of a volume. One does the quick disk work of its recordings, in order; one makes what was
-//! written durable at intervals (`rounds`); slow work (closing, making room) goes to others, a few at a time. A volume that
-//! stalls stalls nobody else.
+//! written durable at intervals (`rounds`); slow work (closing, making room) goes to others, a few at a time. A
+//! volume that stalls stalls nobody else.
 
 use std::{
     collections::HashMap,

@@ -86,7 +86,7 @@ pub(super) fn cells(options: &Options) -> Vec<Cell> {
         servers,
     };
     let mut cells = vec![
-        Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 10.0, ALL) },
+        Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 9.0, ALL) },
         Cell { chunk_size: 128, ..cell("200, chunks of 128", Media::Usual, 200, 6.0, TWO) },
         cell("1", Media::Usual, 1, 5.5, ONE),
         cell("50", Media::Usual, 50, 5.5, FORMATS),

@@ -128,12 +128,12 @@ impl Durable {
 
     /// Writes, and commits what was written as so many samples up to a time. After an error nothing is written any
     /// more, so that what is there stays as it is.
-    pub(super) fn write(&self, writes: Vec<Write>, samples: u64, last_ms: i64) {
+    pub(super) fn write(&self, writes: &[Write], samples: u64, last_ms: i64) {
         if self.failed() {
             return;
         }
         let mut checksums = Vec::with_capacity(writes.len());
-        for write in &writes {
+        for write in writes {
             let file = self.file(write.output);
             if let Err(errno) = file.write_at(&write.pieces, write.at) {
                 self.fail_output(write.output, "write", errno);

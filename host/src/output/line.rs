@@ -80,11 +80,6 @@ impl Line {
         self.put(Work { slow: true, job: Box::new(work) });
     }
 
-    /// Whether work that waits for the disk is being done, or next.
-    pub(super) fn waits(&self) -> bool {
-        lock(&self.state).waits
-    }
-
     /// Waits until all work that is in the line has been done.
     pub(super) fn done(&self) -> impl Future<Output = ()> + Send + use<> {
         self.look(|| ())

@@ -23,7 +23,8 @@ use super::{
     line::Line,
     path::Folder,
     segment::{
-        Finished, JOURNAL, NEW, Output, OutputError, Point, Role, SPOOLS, Segment, clear_up, file_name,
+        Finished, JOURNAL, NEW, Output, OutputError, Point, Role, SPOOLS, Segment, Waiting, clear_up,
+        file_name,
     },
     sidecar::MANIFEST,
     storage::{Directory, DiskFile},
@@ -479,6 +480,7 @@ fn cut_back(orphan: Orphan) -> Result<Found, Errno> {
         begun: true,
         claim,
         line: Line::new(volume),
+        waiting: Waiting::default(),
         sync_ms: start.sync_ms,
         recorded: segment_outputs.len(),
         outputs: segment_outputs,

@@ -5,7 +5,15 @@
 //! counts, and nothing is written before the journal durably knows of the files. Nobody waits for that: what is
 //! appended meanwhile waits in the segment's line. A failure shows in the next call, and stays.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    path::PathBuf,
+    sync::{
+        Arc, Weak,
+        atomic::{Ordering, fence},
+    },
+};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -83,6 +91,7 @@ pub struct Segment {
     pub(super) begun: bool,
     pub(super) claim: Arc<Claim>,
     pub(super) line: Line,
+    pub(super) waiting: Waiting,
     /// Milliseconds between sync points; 0: files are not synced before they are closed.
     pub(super) sync_ms: u64,
     pub(super) outputs: Vec<Output>,
@@ -107,6 +116,42 @@ pub struct Point {
     pub samples: u64,
     /// Bytes of the outputs.
     pub sizes: Vec<u64>,
+}
+
+/// What of a segment is in its line, so that nobody has to wait for it who only wants to know.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// What was flushed, in order; it goes when it has been written.
+    writes: VecDeque<Weak<Vec<Write>>>,
+    /// Shared with what overwrites, and with syncs that a patch needs.
+    overwrites: Arc<()>,
+    syncs: Arc<()>,
+}
+
+impl Waiting {
+    /// What has not been written of bytes of an output's file: where that begins, and all from there on.
+    fn tail(&self, id: OutputId, bytes: Range<u64>) -> (u64, Vec<Bytes>) {
+        let (mut begins, mut tail) = (bytes.end, Vec::new());
+        let writes: Vec<_> = self.writes.iter().filter_map(Weak::upgrade).collect();
+        // Whatever has gone from the line is in the files for who looks now.
+        fence(Ordering::Acquire);
+        for write in writes.iter().flat_map(|writes| writes.iter()).filter(|write| write.output == id) {
+            begins = begins.min(write.at.max(bytes.start));
+            let mut at = write.at;
+            for piece in &write.pieces {
+                let end = at + piece.len() as u64;
+                let part = |position: u64| (position.clamp(at, end) - at) as usize;
+                tail.push(piece.slice(part(bytes.start)..part(bytes.end)));
+                at = end;
+            }
+        }
+        (begins, tail)
+    }
+
+    fn push(&mut self, writes: &Arc<Vec<Write>>) {
+        self.writes.retain(|writes| writes.strong_count() > 0);
+        self.writes.push_back(Arc::downgrade(writes));
+    }
 }
 
 #[derive(Debug)]
@@ -175,6 +220,7 @@ impl Segment {
                 begun: false,
                 claim,
                 line: Line::new(volume),
+                waiting: Waiting::default(),
                 sync_ms: disk.volumes.sync_interval().map_or(0, |i| i.as_millis() as u64),
                 outputs: Vec::new(),
                 durable: Arc::new(Durable::new(folder.clone(), &name)),
@@ -406,7 +452,9 @@ impl Segment {
             writes.push(Write { output: id, pieces, at, size: output.size });
         }
         let (durable, samples, last_ms) = (self.durable.clone(), self.samples, self.last_ms);
-        self.line.queue(cost, move || durable.write(writes, samples, last_ms)).await;
+        let writes = Arc::new(writes);
+        self.waiting.push(&writes);
+        self.line.queue(cost, move || durable.write(&writes, samples, last_ms)).await;
         let has_main = || self.outputs.iter().any(|o| o.role == Role::Main);
         if self.begun && !self.named && samples > 0 && has_main() {
             self.replace().await?;
@@ -456,19 +504,22 @@ impl Segment {
         let end = offset + bytes.len() as u64;
         if self.outputs[id].safe < end && self.durable.synced(id) < end {
             // One sync after the other is what the disk takes.
-            if self.line.waits() {
+            if Arc::strong_count(&self.waiting.syncs) > 1 {
                 self.line.done().await;
             }
             self.outputs.iter_mut().for_each(|output| output.safe = output.size);
-            let durable = self.durable.clone();
-            self.line.then_slow(move || drop(durable.sync()));
+            let (durable, waits) = (self.durable.clone(), self.waiting.syncs.clone());
+            self.line.then_slow(move || {
+                let _ = durable.sync();
+                drop(waits);
+            });
         }
         let at = self.outputs[id].head + offset;
         self.overwrite(id, "patch", bytes, at).await;
         Ok(())
     }
 
-    /// Reads back up to `len` bytes.
+    /// Reads back up to `len` bytes. What waits for the disk is read from memory: a cut does not wait for that.
     pub async fn read(&mut self, id: OutputId, offset: u64, len: u32) -> Result<Vec<u8>, OutputError> {
         self.check()?;
         self.flush_all().await?;
@@ -477,18 +528,39 @@ impl Segment {
         if len == 0 {
             return Ok(Vec::new());
         }
-        let (durable, at) = (self.durable.clone(), output.head + offset);
+        // Memory does not have what was overwritten.
+        if Arc::strong_count(&self.waiting.overwrites) > 1 {
+            self.line.done().await;
+        }
+        let (from, to) = (output.head + offset, output.head + offset + len);
+        let (begins, tail) = self.waiting.tail(id, from..to);
+        let mut bytes = self.read_written(id, from, begins - from).await?;
+        tail.iter().for_each(|piece| bytes.extend_from_slice(piece));
+        Ok(bytes)
+    }
+
+    /// Reads bytes of a file, which have been written.
+    async fn read_written(&self, id: OutputId, at: u64, len: u64) -> Result<Vec<u8>, OutputError> {
         let mut bytes = vec![0; usize::try_from(len).expect("at most 4 GiB")];
+        if bytes.is_empty() {
+            return Ok(bytes);
+        }
+        self.check()?;
+        let durable = self.durable.clone();
+        let file = durable.file(id);
+        // Mostly it is in memory still.
+        if file.read_cached(&mut bytes, at) == Ok(bytes.len()) {
+            return Ok(bytes);
+        }
         let read = move || {
             durable.check()?;
-            let result = durable.file(id).read_at(&mut bytes, at);
+            let result = file.read_at(&mut bytes, at);
             match result.and_then(|read| if read == bytes.len() { Ok(()) } else { Err(Errno::IO) }) {
                 Ok(()) => Ok(bytes),
                 Err(errno) => Err(durable.fail_output(id, "read", errno)),
             }
         };
-        // When what was written is there; not between the writes of others.
-        self.line.done().await;
+        // Not between the writes of others.
         self.line.volume().run_read(read).await
     }
 
@@ -658,8 +730,13 @@ impl Segment {
     }
 
     async fn overwrite(&self, id: OutputId, what: &'static str, bytes: Vec<u8>, at: u64) {
-        let durable = self.durable.clone();
-        self.line.queue(bytes.len(), move || durable.overwrite(id, what, bytes, at)).await;
+        let (durable, waits) = (self.durable.clone(), self.waiting.overwrites.clone());
+        let cost = bytes.len();
+        let work = move || {
+            durable.overwrite(id, what, bytes, at);
+            drop(waits);
+        };
+        self.line.queue(cost, work).await;
     }
 
     /// Flushes, and waits until everything was done.
@@ -767,6 +844,8 @@ fn look(folder: &Folder, name: &str) -> Result<(bool, bool), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
     use crate::output::fixture::Media;
 
@@ -820,6 +899,7 @@ mod tests {
         segment.append(track, ["index".into()]).unwrap();
         segment.flush().await.unwrap();
         assert_eq!(segment.read(track, 0, 5).await.unwrap(), b"index");
+        segment.settled().await.unwrap();
         assert_eq!(s.files(), ["x.flv.info", "x.flv.mdat", "x.flv.track1"]);
         let mut journal = journal::Reader::open(s.folder.dir.open("x.flv.info").unwrap()).unwrap().unwrap();
         let records: Vec<_> = std::iter::from_fn(|| journal.record().unwrap()).collect();
@@ -834,6 +914,38 @@ mod tests {
         assert_eq!(s.files(), ["x.flv"]);
         let file = s.read("x.flv");
         assert_eq!((file.len(), &file[8190..]), (8197, &b"ovmedia"[..]));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_the_disk_is_read_from_memory() {
+        let s = Media::new();
+        let mut segment = s.claim(false).await.unwrap();
+        let main = segment.create("", Role::Main, &start(0)).unwrap();
+        segment.append(main, ["abc".into()]).unwrap();
+        segment.flush().await.unwrap();
+        segment.settled().await.unwrap();
+        let (go, waits) = std::sync::mpsc::channel::<()>();
+        segment.line.then_slow(move || waits.recv().unwrap());
+        let other = segment.create("other", Role::Sidecar, &start(0)).unwrap();
+        segment.append(main, ["de".into(), "f".into()]).unwrap();
+        segment.append(other, ["other".into()]).unwrap();
+        segment.flush().await.unwrap();
+        segment.append(main, ["ghi".into()]).unwrap();
+        for (offset, len, bytes) in
+            [(0, 100, "abcdefghi"), (1, 3, "bcd"), (4, 1, "e"), (5, 3, "fgh"), (0, 2, "ab")]
+        {
+            assert_eq!(segment.read(main, offset, len).await.unwrap(), bytes.as_bytes(), "{len} at {offset}");
+        }
+        assert_eq!(segment.read(other, 1, 3).await.unwrap(), b"the", "there is no such file yet");
+        assert_eq!(s.read("x.flv"), b"abc");
+        segment.patch(main, 4, b"E".to_vec()).await.unwrap();
+        let patched = segment.read(main, 3, 3);
+        tokio::pin!(patched);
+        let early = std::future::poll_fn(|context| Poll::Ready(patched.as_mut().poll(context).is_ready()));
+        assert!(!early.await, "memory does not have what was patched");
+        go.send(()).unwrap();
+        assert_eq!(patched.await.unwrap(), b"dEf");
+        assert_eq!(s.read("x.flv"), b"abcdEfghi");
     }
 
     #[tokio::test]

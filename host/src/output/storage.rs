@@ -9,7 +9,7 @@
 use std::{
     fmt::Debug,
     fs::File,
-    io::IoSlice,
+    io::{IoSlice, IoSliceMut},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use rustix::{
     fs::{Advice, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, SeekFrom},
-    io::Errno,
+    io::{Errno, ReadWriteFlags},
 };
 
 /// File systems whose syncfs makes everything durable, and tells of pages that could not be written (Linux 5.8): ext4, XFS,
@@ -82,6 +82,11 @@ pub trait DiskFile: Debug + Send + Sync {
 
     /// Fills the buffer, as far as the file goes. Returns the bytes read.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<usize, Errno>;
+
+    /// The same for what is in memory, without waiting for a disk. `AGAIN`: not all of it is, or that is not known.
+    fn read_cached(&self, _buffer: &mut [u8], _at: u64) -> Result<usize, Errno> {
+        Err(Errno::AGAIN)
+    }
 
     /// Bytes up to the file's end.
     fn size(&self) -> Result<u64, Errno>;
@@ -272,6 +277,10 @@ impl DiskFile for RealFile {
             }
         }
         Ok(read)
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], at: u64) -> Result<usize, Errno> {
+        rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT)
     }
 
     fn size(&self) -> Result<u64, Errno> {

@@ -5,7 +5,7 @@
 use std::{
     fs,
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -16,7 +16,6 @@ use reelwright::{
     format::{
         Formats,
         lineup::{Mode, Source},
-        meters::Times,
     },
     media::Sample,
     output::Disk,
@@ -25,6 +24,12 @@ use reelwright::{
     repair::Repairs,
     store::{ConfigIds, Store},
 };
+
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::{
     named::{Name, Stream, samples_of, source},
@@ -85,16 +90,6 @@ impl Storm {
 
     fn formats(&self) -> &Formats {
         &self.host.formats
-    }
-
-    /// Pauses of recordings at swaps so far, by format.
-    fn pauses(&self) -> Vec<Times> {
-        let pauses = |format: &&str| {
-            let versions = self.formats().versions(Some(format));
-            let each = versions.into_iter().map(|version| version.code.unwrap().meters.snapshot().pauses);
-            each.reduce(|all, more| merge(&all, &more, u64::strict_add)).unwrap()
-        };
-        FORMATS.iter().map(pauses).collect()
     }
 
     /// Swaps each format so many times while so many streams are recorded, chunk by chunk, and reads all files.
@@ -245,18 +240,53 @@ async fn thirty_swaps_with_ten_streams_lose_and_double_nothing() {
     storm.round(10, 30, &MODES).await;
 }
 
-fn merge(one: &Times, other: &Times, merge: impl Fn(u64, u64) -> u64) -> Times {
-    let buckets = one.buckets.iter().zip(&other.buckets).map(|(one, other)| merge(*one, *other)).collect();
-    Times { buckets, sum_us: merge(one.sum_us, other.sum_us) }
+/// Pauses of recordings at swaps, by format, as the log tells them.
+#[derive(Clone, Default)]
+struct Pauses(Arc<Mutex<[Vec<Duration>; FORMATS.len()]>>);
+
+impl Pauses {
+    /// Listens to the log of this process from here on.
+    fn listen() -> Self {
+        let pauses = Self::default();
+        let log = tracing_subscriber::registry().with(pauses.clone());
+        tracing::subscriber::set_global_default(log).expect("no other test of this process listens");
+        pauses
+    }
+
+    /// Those so far, from the shortest to the longest; the next ones are counted anew.
+    fn take(&self) -> [Vec<Duration>; FORMATS.len()] {
+        let mut all = std::mem::take(&mut *self.0.lock().unwrap());
+        all.iter_mut().for_each(|pauses| pauses.sort_unstable());
+        all
+    }
 }
 
-/// What so much of them is within: the bound of their bucket, less what the share of the bucket that is meant leaves of it.
-fn estimate(times: &Times, part: f64) -> Duration {
-    let bound = times.quantile(part);
-    let bucket = bound.as_micros().ilog2() as usize;
-    let shorter: u64 = times.buckets[..bucket].iter().sum();
-    let share = (times.count() as f64 * part - shorter as f64) / times.buckets[bucket] as f64;
-    bound.mul_f64(0.5 + share / 2.0)
+impl<S: Subscriber> Layer<S> for Pauses {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        #[derive(Default)]
+        struct Told {
+            pause: Option<Duration>,
+            format: Option<usize>,
+        }
+        impl Visit for Told {
+            fn record_u64(&mut self, field: &Field, value: u64) {
+                if field.name() == "pause_us" {
+                    self.pause = Some(Duration::from_micros(value));
+                }
+            }
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "file" {
+                    let file = format!("{value:?}");
+                    self.format = FORMATS.iter().position(|format| file.ends_with(format));
+                }
+            }
+        }
+        let mut told = Told::default();
+        event.record(&mut told);
+        if let Told { pause: Some(pause), format: Some(format) } = told {
+            self.0.lock().unwrap()[format].push(pause);
+        }
+    }
 }
 
 /// Resident memory in KiB, open files, mappings.
@@ -293,6 +323,7 @@ async fn soak_swap_storm() {
     const ROUND: usize = 50;
     let swaps: usize = std::env::var("REELWRIGHT_SWAPS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
     let each = swaps.div_ceil(FORMATS.len());
+    let pauses = Pauses::listen();
     let storm = Arc::new(Storm::new(Pace::RealTime, Some(Duration::from_secs(2))).await);
     // What is made once; and what the C library keeps of threads that have ended, forty mebibytes of stacks at most.
     storm.round(STREAMS, 10, &MODES).await;
@@ -303,7 +334,8 @@ async fn soak_swap_storm() {
     }
     let (before, mut long) = (held_at_rest().await, Vec::new());
     for mode in MODES {
-        let (begun, paused) = (Instant::now(), storm.pauses());
+        let begun = Instant::now();
+        pauses.take();
         let mut left = each;
         while left > 0 {
             let round = left.min(ROUND);
@@ -311,17 +343,10 @@ async fn soak_swap_storm() {
             left -= round;
         }
         println!("{swaps} swaps, mode {}, {STREAMS} streams: {:?}", mode.as_str(), begun.elapsed());
-        let now = storm.pauses();
-        let pauses = now.iter().zip(&paused).map(|(now, before)| merge(now, before, u64::strict_sub));
-        let pauses: Vec<Times> = pauses.collect();
-        for (format, pauses) in FORMATS.iter().zip(&pauses) {
-            let (p50, p99) = (estimate(pauses, 0.5), estimate(pauses, 0.99));
-            println!(
-                "{format}: {} pauses, p50 {p50:.1?} within {:?}, p99 {p99:.1?} within {:?}",
-                pauses.count(),
-                pauses.quantile(0.5),
-                pauses.quantile(0.99)
-            );
+        for (format, pauses) in FORMATS.iter().zip(pauses.take()) {
+            let part = |part: f64| pauses[(pauses.len() as f64 * part) as usize];
+            let (p50, p99, most) = (part(0.5), part(0.99), pauses.last().unwrap());
+            println!("{format}: {} pauses, p50 {p50:.1?}, p99 {p99:.1?}, most {most:.1?}", pauses.len());
             if p99 >= Duration::from_millis(50) {
                 long.push(format!("{format} by {}: {p99:?}", mode.as_str()));
             }

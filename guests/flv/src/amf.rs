@@ -1,6 +1,8 @@
 //! AMF0, as far as `onMetaData` needs it: AMF 0 (Action Message Format), sections 2.2 to 2.10 and 2.12.
 
 const NUMBER: u8 = 0x00;
+/// Bytes of a number. A zero is nothing but zeros.
+pub(crate) const NUMBER_LEN: usize = 9;
 const BOOLEAN: u8 = 0x01;
 const STRING: u8 = 0x02;
 const OBJECT: u8 = 0x03;
@@ -67,11 +69,26 @@ impl<'a> Properties<'a> {
     }
 
     pub(crate) fn numbers(&mut self, key: &str, values: impl ExactSizeIterator<Item = f64>) {
-        let count = u32::try_from(values.len()).expect("arrays of this crate are short");
+        let buf = self.strict_array(key, values.len());
+        values.for_each(|value| number(buf, value));
+    }
+
+    /// Writes an array of so many zeros, but not these: they belong where the buffer ends after it.
+    pub(crate) fn zeros(&mut self, key: &str, count: usize) {
+        self.strict_array(key, count);
+    }
+
+    fn strict_array(&mut self, key: &str, count: usize) -> &mut Vec<u8> {
+        let count = u32::try_from(count).expect("arrays of this crate are short");
         let buf = self.key(key);
         buf.push(STRICT_ARRAY);
         buf.extend_from_slice(&count.to_be_bytes());
-        values.for_each(|value| number(buf, value));
+        buf
+    }
+
+    /// Bytes in the buffer.
+    pub(crate) fn position(&self) -> usize {
+        self.buf.len()
     }
 
     pub(crate) fn end(self) {

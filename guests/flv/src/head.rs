@@ -4,16 +4,18 @@
 use reelwright_sdk::Error;
 
 use crate::metadata::{Metadata, Totals};
-use crate::tag::{self, Body, FILE_HEADER_LEN, TAG_HEADER_LEN, TRAILER_LEN};
+use crate::tag::{self, Body, FILE_HEADER_LEN, Frame, TAG_HEADER_LEN, TRAILER_LEN};
 use crate::tracks::Tracks;
 
 /// Everything before the first sample's tag. Only the script tag's body ever changes, and never its size.
 #[derive(Debug)]
 pub(crate) struct Head {
     metadata: Metadata,
-    /// As it is while the file grows.
-    bytes: Vec<u8>,
-    script_end: usize,
+    /// Up to the script tag's body.
+    front: Vec<u8>,
+    script_len: usize,
+    /// What comes behind that.
+    tail: Vec<u8>,
     has_video: bool,
 }
 
@@ -24,28 +26,45 @@ impl Head {
     /// `epoch_us` is the wall clock at file time 0. `limit` for a codec configuration too large for a tag.
     pub(crate) fn new(epoch_us: i64, tracks: &Tracks, index_capacity: usize) -> Result<Self, Error> {
         let metadata = Metadata::new(epoch_us, tracks, index_capacity);
-        let script = metadata.render(&Totals::default());
+        let script_len = metadata.render(&Totals::default()).len();
+        let script = Frame::new(Body::Script, u32::try_from(script_len).unwrap_or(u32::MAX), 0)?;
 
-        let mut bytes = tag::file_header(tracks.audio.is_some(), tracks.video.is_some()).to_vec();
-        tag::write(&mut bytes, Body::Script, &script)?;
+        let mut front = tag::file_header(tracks.audio.is_some(), tracks.video.is_some()).to_vec();
+        script.write_header(&mut front);
+        let mut tail = script.trailer().to_vec();
         if let Some(video) = &tracks.video {
-            tag::write(&mut bytes, Body::AvcSequenceHeader, &video.track.config)?;
+            tag::write(&mut tail, Body::AvcSequenceHeader, &video.track.config)?;
         }
         if let Some(audio) = &tracks.audio {
-            tag::write(&mut bytes, Body::AacSequenceHeader, &audio.track.config)?;
+            tag::write(&mut tail, Body::AacSequenceHeader, &audio.track.config)?;
         }
-        let script_end = SCRIPT_START + script.len();
-        Ok(Self { metadata, bytes, script_end, has_video: tracks.video.is_some() })
+        Ok(Self { metadata, front, script_len, tail, has_video: tracks.video.is_some() })
     }
 
-    /// What a new file begins with.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Writes what a new file begins with, part by part.
+    pub(crate) fn write(&self, mut append: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        append(&self.front)?;
+        self.metadata.render(&Totals::default()).parts().try_for_each(&mut append)?;
+        append(&self.tail)
+    }
+
+    /// Overwrites the script tag's body by what it is in a new file. `patch` gets offsets and bytes.
+    pub(crate) fn reset(&self, mut patch: impl FnMut(u64, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        let mut offset = SCRIPT_START as u64;
+        self.metadata.render(&Totals::default()).parts().try_for_each(|part| {
+            patch(offset, part)?;
+            offset += part.len() as u64;
+            Ok(())
+        })
     }
 
     /// Where the first sample's tag comes.
     pub(crate) fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        (self.script_end() + self.tail.len()) as u64
+    }
+
+    fn script_end(&self) -> usize {
+        SCRIPT_START + self.script_len
     }
 
     /// Entries that the index has room for.
@@ -55,18 +74,19 @@ impl Head {
 
     /// Where the AVC sequence header's tag begins.
     pub(crate) fn avc_sequence_header(&self) -> Option<u64> {
-        self.has_video.then_some((self.script_end + TRAILER_LEN) as u64)
+        self.has_video.then_some((self.script_end() + TRAILER_LEN) as u64)
     }
 
-    /// The patch that closes a file: an offset and the bytes there.
+    /// The patch that closes a file whose script tag is that of a new one: an offset and the bytes there. What follows
+    /// is zeros in both.
     pub(crate) fn patch(&self, totals: &Totals<'_>) -> (u64, Vec<u8>) {
         let script = self.metadata.render(totals);
-        debug_assert_eq!(SCRIPT_START + script.len(), self.script_end);
-        (SCRIPT_START as u64, script)
+        debug_assert_eq!(script.len(), self.script_len);
+        (SCRIPT_START as u64, script.front)
     }
 
     /// The parts of a file that tell whether it began with this head: offsets and what has to be there.
     pub(crate) fn fixed_parts(&self) -> [(u64, &[u8]); 2] {
-        [(0, &self.bytes[..SCRIPT_START]), (self.script_end as u64, &self.bytes[self.script_end..])]
+        [(0, &self.front), (self.script_end() as u64, &self.tail)]
     }
 }

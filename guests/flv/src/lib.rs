@@ -70,7 +70,7 @@ impl Writer for Flv {
     fn open(start: Start) -> Result<Self, Error> {
         let file = Layout::new(start)?;
         let output = host::create("", "main")?;
-        output.append(file.head.bytes(), &[])?;
+        file.head.write(|bytes| output.append(bytes, &[]).map(drop))?;
         Ok(Self { output, file, gather: Gather::new(), gathered: Vec::new() })
     }
 
@@ -128,6 +128,8 @@ impl Recover for Flv {
         for (offset, expected) in file.head.fixed_parts() {
             read_fixed(&output, offset, expected)?;
         }
+        // A finish that was cut off may have left a part of what it was to say.
+        file.head.reset(|offset, bytes| output.patch(offset, bytes))?;
         let end =
             scan::scan(file.head.len(), |offset, len| output.read(offset, len), |tag| file.tally.add(tag))?;
         let summary = file.close(&output, file.tally.estimated_end_ms())?;

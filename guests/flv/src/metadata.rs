@@ -37,6 +37,15 @@ pub(crate) struct Metadata {
     capacity: usize,
 }
 
+/// The script tag's body. The filler is most of it, so its zeros are only counted.
+#[derive(Debug)]
+pub(crate) struct Script {
+    /// All that depends on the totals.
+    pub(crate) front: Vec<u8>,
+    zeros: usize,
+    end: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct VideoMetadata {
     size: Option<(f64, f64)>,
@@ -67,10 +76,10 @@ impl Metadata {
     }
 
     /// The script tag's body; of one size, whatever the totals.
-    pub(crate) fn render(&self, totals: &Totals<'_>) -> Vec<u8> {
-        let mut body = Vec::new();
-        amf::string(&mut body, "onMetaData");
-        let mut array = Properties::ecma_array(&mut body);
+    pub(crate) fn render(&self, totals: &Totals<'_>) -> Script {
+        let mut bytes = Vec::new();
+        amf::string(&mut bytes, "onMetaData");
+        let mut array = Properties::ecma_array(&mut bytes);
         array.number("duration", seconds(totals.duration_ms));
         array.number("filesize", totals.file_size as f64);
         if let Some(video) = &self.video {
@@ -90,11 +99,26 @@ impl Metadata {
             array.number("lastkeyframetimestamp", seconds(totals.last_key_ms.into()));
             array.boolean("canSeekToEnd", totals.ends_with_key);
         }
-        if self.capacity > 0 {
-            write_index(&mut array, totals.index, self.capacity);
-        }
+        let zeros = if self.capacity > 0 { write_index(&mut array, totals.index, self.capacity) } else { 0 };
+        let front = array.position();
         array.end();
-        body
+        let end = bytes.split_off(front);
+        Script { front: bytes, zeros: zeros * amf::NUMBER_LEN, end }
+    }
+}
+
+impl Script {
+    /// Bytes of the body.
+    pub(crate) fn len(&self) -> usize {
+        self.front.len() + self.zeros + self.end.len()
+    }
+
+    /// The body part by part; none is long but for the index.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        static ZEROS: [u8; 8192] = [0; 8192];
+        let steps = (0..self.zeros).step_by(ZEROS.len());
+        let zeros = steps.map(|at| &ZEROS[..(self.zeros - at).min(ZEROS.len())]);
+        std::iter::once(&*self.front).chain(zeros).chain([&*self.end])
     }
 }
 
@@ -144,17 +168,19 @@ impl AudioMetadata {
 }
 
 /// The `keyframes` object and the filler: three arrays that together have two numbers for each of `capacity`
-/// entries.
+/// entries. The filler's zeros are not written, but returned as a count.
 ///
 /// Readers take an index of fewer than two entries for a broken one. It is no use either, so until there
 /// are two, the object is empty and has a name as long that nobody looks for.
-fn write_index(array: &mut Properties<'_>, entries: &[Entry], capacity: usize) {
+fn write_index(array: &mut Properties<'_>, entries: &[Entry], capacity: usize) -> usize {
     let (name, entries) = if entries.len() < 2 { ("unindexed", &[][..]) } else { ("keyframes", entries) };
     let mut keyframes = array.object(name);
     keyframes.numbers("filepositions", entries.iter().map(|e| e.offset as f64));
     keyframes.numbers("times", entries.iter().map(|e| seconds(e.time_ms.into())));
     keyframes.end();
-    array.numbers("filler", (entries.len() * 2..capacity * 2).map(|_| 0.0));
+    let zeros = (capacity - entries.len()) * 2;
+    array.zeros("filler", zeros);
+    zeros
 }
 
 fn seconds(ms: u64) -> f64 {
@@ -224,7 +250,9 @@ mod tests {
             for count in 0..=capacity {
                 let entries = entries(count);
                 let totals = Totals { index: &entries, duration_ms: 77, ..Totals::default() };
-                assert_eq!(metadata.render(&totals).len(), size, "{count} of {capacity}");
+                let script = metadata.render(&totals);
+                let parts: usize = script.parts().map(<[u8]>::len).sum();
+                assert_eq!((script.len(), parts), (size, size), "{count} of {capacity}");
             }
         }
     }

@@ -20,7 +20,7 @@ mod packet;
 mod pes;
 mod psi;
 
-use reelwright_sdk::{End, Error, Manifest, Output, Recover, Sample, Start, Summary, Track, Writer, host};
+use reelwright_sdk::{End, Error, Manifest, Recover, Sample, Start, Summary, Track, Writer, host};
 
 use crate::mux::Mux;
 use crate::packet::PACKET;
@@ -28,7 +28,6 @@ use crate::packet::PACKET;
 /// One segment.
 #[derive(Debug)]
 pub struct Ts {
-    output: Output,
     mux: Mux,
 }
 
@@ -40,7 +39,9 @@ impl Writer for Ts {
     }
 
     fn open(start: Start) -> Result<Self, Error> {
-        Ok(Self { mux: Mux::new(&start)?, output: host::create("", "main")? })
+        let mut mux = Mux::new(&start)?;
+        mux.out.go_to(host::create("", "main")?);
+        Ok(Self { mux })
     }
 
     fn update_tracks(&mut self, tracks: Vec<Track>) -> Result<bool, Error> {
@@ -49,8 +50,6 @@ impl Writer for Ts {
 
     fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
         let mut rest = payloads;
-        // At once, so that memory does not grow in steps of twice the size.
-        self.mux.out.reserve_exact(packet::room(payloads.len(), samples.len()));
         let result = samples.iter().try_for_each(|sample| {
             let (payload, tail) = rest.split_at_checked(sample.size as usize).ok_or_else(|| {
                 Error::bad_input(format!("the payloads end before that of sample {}", sample.seq))
@@ -59,16 +58,13 @@ impl Writer for Ts {
             self.mux.sample(sample, payload)
         });
         // What came before a bad sample stays, as it would have in a batch of its own.
-        if !self.mux.out.is_empty() {
-            self.output.append(&self.mux.out, &[])?;
-            self.mux.out.clear();
-        }
+        self.mux.out.flush()?;
         result?;
         Ok(samples.last().map_or(0, |last| last.seq + 1))
     }
 
     fn finish(self, end: End) -> Result<Summary, Error> {
-        Ok(self.mux.summary(&end.tracks).property("packets", self.output.size() / PACKET as u64))
+        Ok(self.mux.summary(&end.tracks).property("packets", self.mux.out.file_size() / PACKET as u64))
     }
 }
 

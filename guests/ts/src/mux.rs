@@ -21,7 +21,7 @@ use crate::adts::{Adts, MAX_FRAME};
 use crate::avc::{AccessUnit, Avc};
 use crate::carry::{self, Carry};
 use crate::clock::{self, DecodeTimes, MS, Scale};
-use crate::packet::{self, Adaptation, Packets, Pid};
+use crate::packet::{self, Adaptation, Out, Packets, Pid};
 use crate::{pes, psi};
 
 /// From a PAT to the next, on the PCR; with a step of the clock it is less than 500 ms.
@@ -34,8 +34,7 @@ const MAX_WARNINGS: u64 = 8;
 /// One program, packet by packet.
 #[derive(Debug)]
 pub(crate) struct Mux {
-    /// Whole packets, to be taken away by the caller.
-    pub(crate) out: Vec<u8>,
+    pub(crate) out: Out,
     tracks: Vec<Track>,
     pcr_track: u32,
     pat: Pid,
@@ -99,7 +98,7 @@ impl Mux {
         }
         let pcr_track = tracks.iter().find(|t| t.is_video()).or(tracks.first());
         let mut mux = Self {
-            out: Vec::new(),
+            out: Out::default(),
             pcr_track: pcr_track.ok_or_else(|| Error::bad_input("a segment without tracks"))?.id,
             tracks,
             pat: Pid::new(psi::PAT_PID),

@@ -1,14 +1,57 @@
 //! Transport stream packets (ISO/IEC 13818-1, 2.4.3): header, adaptation field, stuffing.
 
+use reelwright_sdk::{Error, Output};
+
 /// Bytes of a packet.
 pub(crate) const PACKET: usize = 188;
 /// Bytes of a packet after its header.
 const BODY: usize = PACKET - 4;
 
-/// Bytes that so many samples with so much payload usually need: of each a packet that is not full and one for what
-/// stands in front of it.
-pub(crate) fn room(payload: usize, samples: usize) -> usize {
-    payload.div_ceil(BODY) * PACKET + samples * 2 * PACKET
+/// Bytes of packets that are handed over at once: what is used again and again stays in the processor's cache.
+const AT_ONCE: usize = 32 << 10;
+
+/// Whole packets on their way to a file.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    bytes: Vec<u8>,
+    file: Option<Output>,
+    /// Why the file takes no more.
+    error: Option<Error>,
+}
+
+impl Out {
+    /// Says where the packets go; until then they stay.
+    pub(crate) fn go_to(&mut self, file: Output) {
+        self.file = Some(file);
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn file_size(&self) -> u64 {
+        self.file.as_ref().map_or(0, Output::size)
+    }
+
+    /// Hands over what there is. An error may be about packets before that.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        self.hand_over();
+        self.error.take().map_or(Ok(()), Err)
+    }
+
+    /// Room for a packet.
+    fn packet(&mut self) -> &mut Vec<u8> {
+        if self.bytes.len() >= AT_ONCE {
+            self.hand_over();
+        }
+        self.bytes.reserve_exact((AT_ONCE + PACKET).saturating_sub(self.bytes.len()));
+        &mut self.bytes
+    }
+
+    fn hand_over(&mut self) {
+        let Some(file) = &self.file else { return };
+        if !self.bytes.is_empty() && self.error.is_none() {
+            self.error = file.append(&self.bytes, &[]).err();
+        }
+        self.bytes.clear();
+    }
 }
 
 /// Where the packets of one PID stand.
@@ -39,13 +82,14 @@ pub(crate) struct Adaptation {
 }
 
 /// A packet without payload, for its adaptation field.
-pub(crate) fn adaptation_only(out: &mut Vec<u8>, pid: &mut Pid, adaptation: Adaptation) {
+pub(crate) fn adaptation_only(out: &mut Out, pid: &mut Pid, adaptation: Adaptation) {
     begin(out, pid, false, adaptation, 0);
 }
 
 /// A packet with one PSI section, which has to fit.
-pub(crate) fn section(out: &mut Vec<u8>, pid: &mut Pid, section: &[u8]) {
+pub(crate) fn section(out: &mut Out, pid: &mut Pid, section: &[u8]) {
     let room = begin(out, pid, true, Adaptation::default(), BODY);
+    let out = &mut out.bytes;
     out.push(0); // pointer_field
     out.extend_from_slice(section);
     let stuffing = room.checked_sub(1 + section.len()).expect("a section that fits into a packet");
@@ -55,7 +99,7 @@ pub(crate) fn section(out: &mut Vec<u8>, pid: &mut Pid, section: &[u8]) {
 /// The packets of one PES packet, filled piece by piece.
 #[derive(Debug)]
 pub(crate) struct Packets<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Out,
     pid: &'a mut Pid,
     /// Bytes that are still to come.
     rest: usize,
@@ -65,7 +109,7 @@ pub(crate) struct Packets<'a> {
 
 impl<'a> Packets<'a> {
     /// Begins a PES packet of exactly `len` bytes, header included, 1 or more.
-    pub(crate) fn new(out: &'a mut Vec<u8>, pid: &'a mut Pid, adaptation: Adaptation, len: usize) -> Self {
+    pub(crate) fn new(out: &'a mut Out, pid: &'a mut Pid, adaptation: Adaptation, len: usize) -> Self {
         let room = begin(out, pid, true, adaptation, len);
         Self { out, pid, rest: len, room }
     }
@@ -78,8 +122,8 @@ impl<'a> Packets<'a> {
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.room));
             match now.try_into() {
-                Ok(body) => put_body(self.out, body),
-                Err(_) => self.out.extend_from_slice(now),
+                Ok(body) => put_body(&mut self.out.bytes, body),
+                Err(_) => self.out.bytes.extend_from_slice(now),
             }
             self.room -= now.len();
             self.rest -= now.len();
@@ -103,7 +147,7 @@ fn put_body(out: &mut Vec<u8>, body: &[u8; BODY]) {
 
 /// Writes all of a packet but its payload, and says how many bytes of payload it takes to fill it: as many
 /// of `len` as there is room for. The adaptation field is stuffed where that is too few.
-fn begin(out: &mut Vec<u8>, pid: &mut Pid, unit_start: bool, adaptation: Adaptation, len: usize) -> usize {
+fn begin(out: &mut Out, pid: &mut Pid, unit_start: bool, adaptation: Adaptation, len: usize) -> usize {
     let discontinuity = std::mem::take(&mut pid.discontinuity) | adaptation.discontinuity;
     let flags = u8::from(discontinuity) << 7
         | u8::from(adaptation.random_access) << 6
@@ -118,6 +162,7 @@ fn begin(out: &mut Vec<u8>, pid: &mut Pid, unit_start: bool, adaptation: Adaptat
     if room > 0 {
         pid.counter = (pid.counter + 1) & 15;
     }
+    let out = out.packet();
     let [pid_high, pid_low] = pid.number.to_be_bytes();
     out.extend_from_slice(&[
         0x47,
@@ -144,21 +189,22 @@ mod tests {
     use super::*;
 
     fn pes(len: usize, adaptation: Adaptation) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Out::default();
         let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
         let mut pid = Pid::new(0x101);
         let mut packets = Packets::new(&mut out, &mut pid, adaptation, len);
         bytes.chunks(50).for_each(|piece| packets.put(piece));
         packets.end();
-        out
+        out.bytes
     }
 
     #[test]
     fn a_clock_reference_alone() {
-        let mut out = Vec::new();
+        let mut out = Out::default();
         let mut pid = Pid::new(0x1ffe);
         let pcr = Some(0x1_2345_6789);
         adaptation_only(&mut out, &mut pid, Adaptation { pcr, discontinuity: true, ..Adaptation::default() });
+        let out = out.bytes;
         #[rustfmt::skip]
         assert_eq!(out[..12], [
             0x47,
@@ -209,10 +255,11 @@ mod tests {
 
     #[test]
     fn a_section_after_a_discontinuity() {
-        let mut out = Vec::new();
+        let mut out = Out::default();
         let mut pid = Pid { discontinuity: true, ..Pid::new(0) };
         section(&mut out, &mut pid, &[1, 2, 3]);
         section(&mut out, &mut pid, &[1, 2, 3]);
+        let out = out.bytes;
         assert_eq!(out[..11], [0x47, 0x40, 0x00, 0x30, 1, 0x80, 0, 1, 2, 3, 0xff]);
         assert_eq!(out[PACKET..][..9], [0x47, 0x40, 0x00, 0x11, 0, 1, 2, 3, 0xff]);
         assert_eq!(out.len(), 2 * PACKET);

@@ -312,7 +312,12 @@ impl Writer {
             };
             let count = rest.iter().take(MAX_BATCH).take_while(fits).count().max(1);
             let (batch, after) = rest.split_at(count);
-            let result = self.write_batch(batch).await;
+            let mut result = self.write_batch(batch).await;
+            // All of one call goes to the disk at once, and is committed at once.
+            let segment = &mut self.session_mut().segment;
+            if result.is_ok() && (after.is_empty() || segment.pending_cost() >= MAX_BATCH_BYTES) {
+                result = segment.flush().await.map_err(Cause::Output);
+            }
             self.check("write", result)?;
             rest = after;
         }
@@ -380,7 +385,7 @@ impl Writer {
             self.store.data().meters.limit(limit);
             return Err(limits.exceeded(limit).into());
         }
-        Ok(session.segment.flush().await?)
+        Ok(())
     }
 
     /// Waits until the segment's files are there, and what was written so far is in them. `false`: the disk said no, as

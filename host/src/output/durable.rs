@@ -24,6 +24,10 @@ use crate::sync::lock;
 /// Room kept for closing whatever the segment is like.
 pub(super) const ROOM_TO_CLOSE: u64 = 128 << 10;
 
+/// Bytes of media that memory forgets at once. To shift so many takes some milliseconds more; to forget them with each sync
+/// took a twentieth of the server's time.
+const FORGET_STEP: u64 = 64 << 20;
+
 /// Pieces to be written to an output.
 #[derive(Debug)]
 pub(super) struct Write {
@@ -61,6 +65,8 @@ struct State {
     promised: Vec<u64>,
     /// Outputs whose names are durable: the first so many.
     named: usize,
+    /// Bytes of media that memory was told to forget.
+    forgotten: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -207,8 +213,12 @@ impl Durable {
             self.promise(&mut state, &sizes)?;
         }
         journal.sync().map_err(|errno| self.fail("info", "sync", errno))?;
-        lock(&self.state).synced(&sizes);
-        forget_media(&outputs);
+        let media = {
+            let mut state = lock(&self.state);
+            state.synced(&sizes);
+            state.to_forget(&outputs)
+        };
+        forget(media);
         Ok(())
     }
 
@@ -245,8 +255,9 @@ impl Durable {
         // The segment finds the error with its next call.
         if self.promise(&mut state, &sizes).is_ok() {
             state.promised = sizes;
+            let media = state.to_forget(&noted.outputs);
             drop(state);
-            forget_media(&noted.outputs);
+            forget(media);
         }
     }
 
@@ -339,15 +350,25 @@ impl State {
             output.synced = size;
         }
     }
+
+    /// The media that memory need not hold any more, which is durable, and its bytes. Media in a spool is not read again,
+    /// and a file that memory holds in large part is slow to shift. What lies beside it is small, and read when the
+    /// segment closes.
+    fn to_forget(&mut self, outputs: &[Output]) -> Option<(Arc<dyn DiskFile>, u64)> {
+        let media = outputs.iter().max_by_key(|output| output.committed)?;
+        let more = media.committed.saturating_sub(self.forgotten);
+        let is_worth_it = outputs.len() > 1 && more >= FORGET_STEP;
+        is_worth_it.then(|| {
+            self.forgotten = media.committed;
+            (media.file.clone(), media.committed)
+        })
+    }
 }
 
-/// Media in a spool is not read again, and a file that memory holds in large part is slow to shift. What lies beside it
-/// is small, and read when the segment closes.
-fn forget_media(outputs: &[Output]) {
-    if outputs.len() > 1
-        && let Some(media) = outputs.iter().max_by_key(|output| output.committed)
-    {
-        media.file.forget(media.committed);
+/// Takes its time.
+fn forget(media: Option<(Arc<dyn DiskFile>, u64)>) {
+    if let Some((file, bytes)) = media {
+        file.forget(bytes);
     }
 }
 

@@ -216,7 +216,7 @@ impl Durable {
         let media = {
             let mut state = lock(&self.state);
             state.synced(&sizes);
-            state.to_forget(&outputs)
+            state.forgettable(&outputs)
         };
         forget(media);
         Ok(())
@@ -255,7 +255,7 @@ impl Durable {
         // The segment finds the error with its next call.
         if self.promise(&mut state, &sizes).is_ok() {
             state.promised = sizes;
-            let media = state.to_forget(&noted.outputs);
+            let media = state.forgettable(&noted.outputs);
             drop(state);
             forget(media);
         }
@@ -354,7 +354,7 @@ impl State {
     /// The media that memory need not hold any more, which is durable, and its bytes. Media in a spool is not read again,
     /// and a file that memory holds in large part is slow to shift. What lies beside it is small, and read when the
     /// segment closes.
-    fn to_forget(&mut self, outputs: &[Output]) -> Option<(Arc<dyn DiskFile>, u64)> {
+    fn forgettable(&mut self, outputs: &[Output]) -> Option<(Arc<dyn DiskFile>, u64)> {
         let media = outputs.iter().max_by_key(|output| output.committed)?;
         let more = media.committed.saturating_sub(self.forgotten);
         let is_worth_it = outputs.len() > 1 && more >= FORGET_STEP;

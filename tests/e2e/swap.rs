@@ -31,7 +31,11 @@ fn marked(mut wasm: Vec<u8>, mark: u8) -> Vec<u8> {
 /// Loads a component from the media root, and returns its hash.
 fn load(server: &Server, name: &str, wasm: &[u8]) -> String {
     fs::write(server.media(name), wasm).unwrap();
-    let reply = server.json("loadFormat", &format!("path={name}"));
+    // On a busy machine it is answered before it is compiled. Once more waits for the same.
+    let reply = until("it is tried", || {
+        let reply = server.json("loadFormat", &format!("path={name}"));
+        (reply["data"]["state"] != "staged").then_some(reply)
+    });
     assert_eq!((&reply["status"], &reply["data"]["state"]), (&"SUCCESS".into(), &"probed".into()), "{reply}");
     fs::remove_file(server.media(name)).unwrap();
     reply["data"]["sha256"].as_str().unwrap().to_owned()
@@ -234,9 +238,11 @@ fn the_shell_loads_swaps_and_rolls_back() {
     assert!(format(&["export", "avi", "-o", "x"]).stderr.contains("there is no format `avi`"));
 
     fs::write(server.media("ts.wasm"), marked(wasm, 1)).unwrap();
-    let loaded = format(&["load", "ts.wasm", "--format", "ts"]);
-    assert!(loaded.status.success(), "{}", loaded.stderr);
-    let list = format(&["list"]).stdout;
+    let list = until("it is tried", || {
+        let loaded = format(&["load", "ts.wasm", "--format", "ts"]);
+        assert!(loaded.status.success(), "{}", loaded.stderr);
+        Some(format(&["list"]).stdout).filter(|list| list.contains("probed"))
+    });
     let line = |list: &str, state: &str| {
         let line =
             list.lines().find(|line| line.starts_with("ts ") && line.contains(state)).map(str::to_owned);

@@ -3,7 +3,7 @@
 
 use reelwright_sdk::Error;
 
-use crate::metadata::{Metadata, Totals};
+use crate::metadata::{Metadata, Script, Totals};
 use crate::tag::{self, Body, FILE_HEADER_LEN, Frame, TAG_HEADER_LEN, TRAILER_LEN};
 use crate::tracks::Tracks;
 
@@ -13,7 +13,8 @@ pub(crate) struct Head {
     metadata: Metadata,
     /// Up to the script tag's body.
     front: Vec<u8>,
-    script_len: usize,
+    /// As it is while the file grows.
+    script: Script,
     /// What comes behind that.
     tail: Vec<u8>,
     has_video: bool,
@@ -26,35 +27,32 @@ impl Head {
     /// `epoch_us` is the wall clock at file time 0. `limit` for a codec configuration too large for a tag.
     pub(crate) fn new(epoch_us: i64, tracks: &Tracks, index_capacity: usize) -> Result<Self, Error> {
         let metadata = Metadata::new(epoch_us, tracks, index_capacity);
-        let script_len = metadata.render(&Totals::default()).len();
-        let script = Frame::new(Body::Script, u32::try_from(script_len).unwrap_or(u32::MAX), 0)?;
+        let script = metadata.render(&Totals::default());
+        let frame = Frame::new(Body::Script, u32::try_from(script.len()).unwrap_or(u32::MAX), 0)?;
 
         let mut front = tag::file_header(tracks.audio.is_some(), tracks.video.is_some()).to_vec();
-        script.write_header(&mut front);
-        let mut tail = script.trailer().to_vec();
+        frame.write_header(&mut front);
+        let mut tail = frame.trailer().to_vec();
         if let Some(video) = &tracks.video {
             tag::write(&mut tail, Body::AvcSequenceHeader, &video.track.config)?;
         }
         if let Some(audio) = &tracks.audio {
             tag::write(&mut tail, Body::AacSequenceHeader, &audio.track.config)?;
         }
-        Ok(Self { metadata, front, script_len, tail, has_video: tracks.video.is_some() })
+        Ok(Self { metadata, front, script, tail, has_video: tracks.video.is_some() })
     }
 
-    /// Writes what a new file begins with, part by part.
-    pub(crate) fn write(&self, mut append: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
-        append(&self.front)?;
-        self.metadata.render(&Totals::default()).parts().try_for_each(&mut append)?;
-        append(&self.tail)
+    /// What a new file begins with, part by part.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&*self.front).chain(self.script.parts()).chain([&*self.tail])
     }
 
-    /// Overwrites the script tag's body by what it is in a new file. `patch` gets offsets and bytes.
-    pub(crate) fn reset(&self, mut patch: impl FnMut(u64, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
-        let mut offset = SCRIPT_START as u64;
-        self.metadata.render(&Totals::default()).parts().try_for_each(|part| {
-            patch(offset, part)?;
-            offset += part.len() as u64;
-            Ok(())
+    /// The patches that make the script tag's body what it is in a new file: offsets and the bytes there.
+    pub(crate) fn reset(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.script.parts().scan(SCRIPT_START as u64, |offset, part| {
+            let at = *offset;
+            *offset += part.len() as u64;
+            Some((at, part))
         })
     }
 
@@ -64,7 +62,7 @@ impl Head {
     }
 
     fn script_end(&self) -> usize {
-        SCRIPT_START + self.script_len
+        SCRIPT_START + self.script.len()
     }
 
     /// Entries that the index has room for.
@@ -81,7 +79,7 @@ impl Head {
     /// is zeros in both.
     pub(crate) fn patch(&self, totals: &Totals<'_>) -> (u64, Vec<u8>) {
         let script = self.metadata.render(totals);
-        debug_assert_eq!(script.len(), self.script_len);
+        debug_assert_eq!(script.len(), self.script.len());
         (SCRIPT_START as u64, script.front)
     }
 

@@ -70,7 +70,7 @@ impl Writer for Flv {
     fn open(start: Start) -> Result<Self, Error> {
         let file = Layout::new(start)?;
         let output = host::create("", "main")?;
-        file.head.write(|bytes| output.append(bytes, &[]).map(drop))?;
+        file.head.parts().try_for_each(|part| output.append(part, &[]).map(drop))?;
         Ok(Self { output, file, gather: Gather::new(), gathered: Vec::new() })
     }
 
@@ -129,7 +129,7 @@ impl Recover for Flv {
             read_fixed(&output, offset, expected)?;
         }
         // A finish that was cut off may have left a part of what it was to say.
-        file.head.reset(|offset, bytes| output.patch(offset, bytes))?;
+        file.head.reset().try_for_each(|(offset, bytes)| output.patch(offset, bytes))?;
         let end =
             scan::scan(file.head.len(), |offset, len| output.read(offset, len), |tag| file.tally.add(tag))?;
         let summary = file.close(&output, file.tally.estimated_end_ms())?;

@@ -22,6 +22,7 @@ pub(crate) struct Out {
 impl Out {
     /// Says where the packets go; until then they stay.
     pub(crate) fn go_to(&mut self, file: Output) {
+        self.bytes.reserve_exact(AT_ONCE + PACKET);
         self.file = Some(file);
     }
 
@@ -30,10 +31,10 @@ impl Out {
         self.file.as_ref().map_or(0, Output::size)
     }
 
-    /// Hands over what there is. An error may be about packets before that.
+    /// Hands over what there is. An error may be about packets before that, and stays.
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
         self.hand_over();
-        self.error.take().map_or(Ok(()), Err)
+        self.error.clone().map_or(Ok(()), Err)
     }
 
     /// Room for a packet.
@@ -41,7 +42,6 @@ impl Out {
         if self.bytes.len() >= AT_ONCE {
             self.hand_over();
         }
-        self.bytes.reserve_exact((AT_ONCE + PACKET).saturating_sub(self.bytes.len()));
         &mut self.bytes
     }
 

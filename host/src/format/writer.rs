@@ -312,16 +312,13 @@ impl Writer {
             };
             let count = rest.iter().take(MAX_BATCH).take_while(fits).count().max(1);
             let (batch, after) = rest.split_at(count);
-            let mut result = self.write_batch(batch).await;
-            // All of one call goes to the disk at once, and is committed at once.
-            let segment = &mut self.session_mut().segment;
-            if result.is_ok() && (after.is_empty() || segment.pending_cost() >= MAX_BATCH_BYTES) {
-                result = segment.flush().await.map_err(Cause::Output);
-            }
+            let result = self.write_batch(batch).await;
             self.check("write", result)?;
             rest = after;
         }
-        Ok(())
+        // At once, with one commit. What is too much to wait for that was flushed when it was appended.
+        let flushed = self.session_mut().segment.flush().await;
+        self.check("write", flushed.map_err(Cause::Output))
     }
 
     async fn write_batch(&mut self, batch: &[Sample]) -> Result<(), Cause> {

@@ -213,12 +213,8 @@ impl Durable {
             self.promise(&mut state, &sizes)?;
         }
         journal.sync().map_err(|errno| self.fail("info", "sync", errno))?;
-        let media = {
-            let mut state = lock(&self.state);
-            state.synced(&sizes);
-            state.forgettable(&outputs)
-        };
-        forget(media);
+        lock(&self.state).synced(&sizes);
+        self.forget_media(&outputs);
         Ok(())
     }
 
@@ -255,9 +251,19 @@ impl Durable {
         // The segment finds the error with its next call.
         if self.promise(&mut state, &sizes).is_ok() {
             state.promised = sizes;
-            let media = state.forgettable(&noted.outputs);
             drop(state);
-            forget(media);
+            self.forget_media(&noted.outputs);
+        }
+    }
+
+    /// Media in a spool is not read again, and a file that memory holds in large part is slow to shift. What lies beside it
+    /// is small, and read when the segment closes. Nobody waits meanwhile for what is shared.
+    fn forget_media(&self, outputs: &[Output]) {
+        if outputs.len() > 1
+            && let Some(media) = outputs.iter().max_by_key(|output| output.committed)
+            && lock(&self.state).is_time_to_forget(media.committed)
+        {
+            media.file.forget(media.committed);
         }
     }
 
@@ -351,24 +357,12 @@ impl State {
         }
     }
 
-    /// The media that memory need not hold any more, which is durable, and its bytes. Media in a spool is not read again,
-    /// and a file that memory holds in large part is slow to shift. What lies beside it is small, and read when the
-    /// segment closes.
-    fn forgettable(&mut self, outputs: &[Output]) -> Option<(Arc<dyn DiskFile>, u64)> {
-        let media = outputs.iter().max_by_key(|output| output.committed)?;
-        let more = media.committed.saturating_sub(self.forgotten);
-        let is_worth_it = outputs.len() > 1 && more >= FORGET_STEP;
-        is_worth_it.then(|| {
-            self.forgotten = media.committed;
-            (media.file.clone(), media.committed)
-        })
-    }
-}
-
-/// Takes its time.
-fn forget(media: Option<(Arc<dyn DiskFile>, u64)>) {
-    if let Some((file, bytes)) = media {
-        file.forget(bytes);
+    fn is_time_to_forget(&mut self, media: u64) -> bool {
+        let is_time = media.saturating_sub(self.forgotten) >= FORGET_STEP;
+        if is_time {
+            self.forgotten = media;
+        }
+        is_time
     }
 }
 

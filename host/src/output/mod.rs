@@ -7,7 +7,8 @@
 //! - [`segment`] makes a segment's files, [`journal`] is what repair has to know of them, `durable` the order in
 //!   which both get to the disk, [`headroom`] makes room in front of an MP4's media, [`sidecar`] adds the manifest;
 //! - [`orphan`] finds out how far a segment is whole that lost its writer, and cuts it back to that;
-//! - [`volume`] has the threads, `line` the order of a segment's work on them, [`guard`] looks after room and health;
+//! - [`volume`] has the threads, `line` the order of a segment's work on them, `waiting` what
+//!   of it is not done, [`guard`] looks after room and health;
 //! - [`storage`] is all that is ever asked of the system.
 
 pub mod claim;
@@ -25,6 +26,7 @@ pub mod segment;
 pub mod sidecar;
 pub mod storage;
 pub mod volume;
+mod waiting;
 
 pub use path::{PathError, Roots, Target};
 pub use segment::Segment;

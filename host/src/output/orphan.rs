@@ -23,12 +23,12 @@ use super::{
     line::Line,
     path::Folder,
     segment::{
-        Finished, JOURNAL, NEW, Output, OutputError, Point, Role, SPOOLS, Segment, Waiting, clear_up,
-        file_name,
+        Finished, JOURNAL, NEW, Output, OutputError, Point, Role, SPOOLS, Segment, clear_up, file_name,
     },
     sidecar::MANIFEST,
     storage::{Directory, DiskFile},
     volume::Volume,
+    waiting::Waiting,
 };
 
 /// Bytes read at once for a checksum.

@@ -5,15 +5,7 @@
 //! counts, and nothing is written before the journal durably knows of the files. Nobody waits for that: what is
 //! appended meanwhile waits in the segment's line. A failure shows in the next call, and stays.
 
-use std::{
-    collections::VecDeque,
-    ops::Range,
-    path::PathBuf,
-    sync::{
-        Arc, Weak,
-        atomic::{Ordering, fence},
-    },
-};
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -28,6 +20,7 @@ use super::{
     orphan::Orphan,
     path::{Folder, PathError, describe},
     storage::Directory,
+    waiting::Waiting,
 };
 
 /// The journal's name as an output.
@@ -116,42 +109,6 @@ pub struct Point {
     pub samples: u64,
     /// Bytes of the outputs.
     pub sizes: Vec<u64>,
-}
-
-/// What of a segment is in its line, so that nobody has to wait for it who only wants to know.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    /// What was flushed, in order; it goes when it has been written.
-    writes: VecDeque<Weak<Vec<Write>>>,
-    /// Shared with what overwrites, and with syncs that a patch needs.
-    overwrites: Arc<()>,
-    syncs: Arc<()>,
-}
-
-impl Waiting {
-    /// What has not been written of bytes of an output's file: where that begins, and all from there on.
-    fn tail(&self, id: OutputId, bytes: Range<u64>) -> (u64, Vec<Bytes>) {
-        let (mut begins, mut tail) = (bytes.end, Vec::new());
-        let writes: Vec<_> = self.writes.iter().filter_map(Weak::upgrade).collect();
-        // Whatever has gone from the line is in the files for who looks now.
-        fence(Ordering::Acquire);
-        for write in writes.iter().flat_map(|writes| writes.iter()).filter(|write| write.output == id) {
-            begins = begins.min(write.at.max(bytes.start));
-            let mut at = write.at;
-            for piece in &write.pieces {
-                let end = at + piece.len() as u64;
-                let part = |position: u64| (position.clamp(at, end) - at) as usize;
-                tail.push(piece.slice(part(bytes.start)..part(bytes.end)));
-                at = end;
-            }
-        }
-        (begins, tail)
-    }
-
-    fn push(&mut self, writes: &Arc<Vec<Write>>) {
-        self.writes.retain(|writes| writes.strong_count() > 0);
-        self.writes.push_back(Arc::downgrade(writes));
-    }
 }
 
 #[derive(Debug)]
@@ -504,14 +461,14 @@ impl Segment {
         let end = offset + bytes.len() as u64;
         if self.outputs[id].safe < end && self.durable.synced(id) < end {
             // One sync after the other is what the disk takes.
-            if Arc::strong_count(&self.waiting.syncs) > 1 {
+            if self.waiting.is_syncing() {
                 self.line.done().await;
             }
             self.outputs.iter_mut().for_each(|output| output.safe = output.size);
-            let (durable, waits) = (self.durable.clone(), self.waiting.syncs.clone());
+            let (durable, waits) = (self.durable.clone(), self.waiting.sync());
             self.line.then_slow(move || {
+                let _waits = waits;
                 let _ = durable.sync();
-                drop(waits);
             });
         }
         let at = self.outputs[id].head + offset;
@@ -529,7 +486,7 @@ impl Segment {
             return Ok(Vec::new());
         }
         // Memory does not have what was overwritten.
-        if Arc::strong_count(&self.waiting.overwrites) > 1 {
+        if self.waiting.is_overwriting() {
             self.line.done().await;
         }
         let (from, to) = (output.head + offset, output.head + offset + len);
@@ -545,6 +502,7 @@ impl Segment {
         if bytes.is_empty() {
             return Ok(bytes);
         }
+        // After an error it may never have been.
         self.check()?;
         let durable = self.durable.clone();
         let file = durable.file(id);
@@ -730,11 +688,11 @@ impl Segment {
     }
 
     async fn overwrite(&self, id: OutputId, what: &'static str, bytes: Vec<u8>, at: u64) {
-        let (durable, waits) = (self.durable.clone(), self.waiting.overwrites.clone());
+        let (durable, waits) = (self.durable.clone(), self.waiting.overwrite());
         let cost = bytes.len();
         let work = move || {
+            let _waits = waits;
             durable.overwrite(id, what, bytes, at);
-            drop(waits);
         };
         self.line.queue(cost, work).await;
     }

@@ -69,6 +69,8 @@ const MAX_TRACKS: usize = 6;
 pub struct Mp4 {
     start: Start,
     mdat: Output,
+    /// Bytes of `mdat` once `media` is appended, which keeps what could not be.
+    size: u64,
     media: Gather,
     /// In the order of `start.tracks`.
     tracks: Vec<TrackWriter>,
@@ -107,7 +109,7 @@ impl Writer for Mp4 {
             spool.append(&record::header(track.id), &[])?;
             tracks.push(TrackWriter { id: track.id, spool, records: Gather::new(), clock });
         }
-        Ok(Self { start, mdat, media: Gather::new(), tracks })
+        Ok(Self { start, mdat, size: MEDIA_HEADER.len() as u64, media: Gather::new(), tracks })
     }
 
     /// What the publisher says for information may change: nothing here is made of it that a file needs.
@@ -120,25 +122,15 @@ impl Writer for Mp4 {
     }
 
     fn write(&mut self, samples: &[Sample], _payloads: &[u8]) -> Result<u64, Error> {
-        let mut offset = self.mdat.size();
-        let mut refused = None;
-        for sample in samples {
-            // What came before a sample that is refused is written, wherever the batch began.
-            if let Err(error) = self.accept(sample, offset) {
-                refused = Some(error);
-                break;
-            }
-            offset += u64::from(sample.size);
-        }
+        // What came before a sample that is refused is written, wherever the batch began.
+        let accepted = samples.iter().try_for_each(|sample| self.accept(sample));
         // Records follow the media: a record that is there says that its media is.
         self.media.append_to(&self.mdat)?;
         for track in &mut self.tracks {
             track.records.append_to(&track.spool)?;
         }
-        match refused {
-            Some(error) => Err(error),
-            None => Ok(samples.last().map_or(0, |last| last.seq + 1)),
-        }
+        accepted?;
+        Ok(samples.last().map_or(0, |last| last.seq + 1))
     }
 
     fn finish(self, end: End) -> Result<Summary, Error> {
@@ -150,17 +142,18 @@ impl Writer for Mp4 {
 }
 
 impl Mp4 {
-    /// Takes a sample into what is appended next; its payload will begin at `offset`.
+    /// Takes a sample into what is appended next.
     /// `bad-input`: an unknown track, or times far apart. `limit`: times that only a new segment can hold.
-    fn accept(&mut self, sample: &Sample, offset: u64) -> Result<(), Error> {
+    fn accept(&mut self, sample: &Sample) -> Result<(), Error> {
         let track = self.tracks.iter_mut().find(|track| track.id == sample.track).ok_or_else(|| {
             Error::bad_input(format!("sample {} is of track {}, which is unknown", sample.seq, sample.track))
         })?;
-        let record = Record::new(sample, offset)?;
+        let record = Record::new(sample, self.size)?;
         track.clock.offset(record.composition.into())?;
         track.clock.next(sample.dts)?;
         track.records.with(|bytes| record.encode(bytes));
         self.media.payload(sample, 0, sample.size);
+        self.size += u64::from(sample.size);
         Ok(())
     }
 }

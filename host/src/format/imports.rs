@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use wasmtime::{
     StoreContextMut,
     component::{Linker, Resource, ResourceTable, ResourceTableError, WasmList},
@@ -25,6 +25,7 @@ use super::{
     },
     bundle::{HostCall, Recent, Trace},
     engine::Engine,
+    flat::Pieces,
     guest_log::{GuestLog, cut},
     held::Held,
     limits::{Exceeded, Growth, Limit, Limits},
@@ -40,6 +41,8 @@ use crate::output::{
 
 /// Longest read of an output.
 const MAX_READ: u32 = 1 << 20;
+/// Bytes of a piece that is worth to be shared, not copied.
+const SHARED: u32 = 1 << 10;
 /// Bytes that may wait for the end of a call before they go to the disk.
 const FLUSH_AT: usize = 4 << 20;
 /// What wasmtime says, in a type that is not public, when a call of the host passes more than its limit of bytes.
@@ -318,7 +321,7 @@ macro_rules! check {
 
 /// What the functions of the contract do.
 impl State {
-    async fn do_create(&mut self, name: &str, role: &str) -> Checked<Resource<Output>> {
+    fn do_create(&mut self, name: &str, role: &str) -> Checked<Resource<Output>> {
         let limits = self.limits.clone();
         let session = self.session()?;
         let Some(role) = Role::parse(role) else {
@@ -382,10 +385,14 @@ impl State {
         if inline.len() as u64 > limits.inline_bytes {
             return Ok(Err(limits.exceeded(Limit::InlineBytes).into()));
         }
-        let bytes = check!(gather(&session.held, inline, &pieces).map_err(bad_call));
-        let len = bytes.iter().map(|b| b.len() as u64).sum::<u64>();
-        check!(allow_output(session, &limits, len));
-        let offset = check!(session.segment.append(id, bytes));
+        let (most, limit) = room_for_output(session, &limits);
+        let blocks = match gather(&session.held, &inline, &pieces, most) {
+            Ok(blocks) => blocks,
+            Err(Ungathered::Bad(message)) => return Ok(Err(bad_call(message))),
+            Err(Ungathered::TooMuch) => return Ok(Err(limits.exceeded(limit).into())),
+        };
+        let len = blocks.iter().map(|block| block.len() as u64).sum::<u64>();
+        let offset = check!(session.segment.append(id, blocks));
         session.appended_in_call += len;
         session.appended += len;
         if session.segment.pending_cost() >= FLUSH_AT {
@@ -480,28 +487,28 @@ impl State {
 impl types::Host for State {}
 
 impl host::Host for State {
-    async fn create(&mut self, name: String, role: String) -> Answer<Resource<Output>> {
-        let result = self.do_create(&name, &role).await;
+    fn create(&mut self, name: String, role: String) -> Answer<Resource<Output>> {
+        let result = self.do_create(&name, &role);
         self.noted("create", &format!("{} {}", cut(&name, 40), cut(&role, 40)), &[], result)
     }
 
-    async fn reopen(&mut self, name: String) -> Answer<Resource<Output>> {
+    fn reopen(&mut self, name: String) -> Answer<Resource<Output>> {
         let result = self.do_reopen(&name);
         self.noted("reopen", cut(&name, 80), &[], result)
     }
 
-    async fn replace(&mut self, name: String, bytes: Vec<u8>) -> Answer<()> {
+    fn replace(&mut self, name: String, bytes: Vec<u8>) -> Answer<()> {
         let no = No::Bad(error("unsupported", "this server keeps no files of a run yet"));
         let result = self.session().map(|_| Err(no));
         self.noted("replace", cut(&name, 80), &[bytes.len() as u64], result)
     }
 
-    async fn read_sample(&mut self, seq: u64, offset: u32, len: u32) -> Answer<Vec<u8>> {
+    fn read_sample(&mut self, seq: u64, offset: u32, len: u32) -> Answer<Vec<u8>> {
         let result = self.do_read_sample(seq, offset, len);
         self.noted("read-sample", "", &[seq, offset.into(), len.into()], result)
     }
 
-    async fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
+    fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
         self.log.line(level, &message);
         Ok(())
     }
@@ -525,7 +532,7 @@ impl host::HostOutput for State {
         self.noted("read", "", &args, result)
     }
 
-    async fn size(&mut self, this: Resource<Output>) -> wasmtime::Result<u64> {
+    fn size(&mut self, this: Resource<Output>) -> wasmtime::Result<u64> {
         let id = self.table.get(&this)?.id;
         Ok(self.session()?.segment.size(id))
     }
@@ -542,7 +549,7 @@ impl host::HostOutput for State {
         self.noted("write-head", "", &args, result)
     }
 
-    async fn promote(&mut self, this: Resource<Output>) -> Answer<()> {
+    fn promote(&mut self, this: Resource<Output>) -> Answer<()> {
         let args = [this.rep().into()];
         let result = self.do_promote(this);
         self.noted("promote", "", &args, result)
@@ -554,20 +561,20 @@ impl host::HostOutput for State {
         self.noted("close", "", &args, result)
     }
 
-    async fn drop(&mut self, this: Resource<Output>) -> wasmtime::Result<()> {
+    fn drop(&mut self, this: Resource<Output>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
     }
 }
 
-/// Links an `append` that copies a component's bytes once, as they lie in its memory: as a vector they are taken one by one,
-/// which a format that appends all of its media feels.
+/// Links an `append` that takes a component's bytes and pieces as they lie in its memory: as plain vectors they are taken
+/// one by one, and pieces field by field, which a format that appends all of its media feels.
 pub(super) fn add_append(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    type Given = (Resource<Output>, WasmList<u8>, Vec<Piece>);
+    type Given = (Resource<Output>, WasmList<u8>, Pieces);
     linker.allow_shadowing(true);
     linker.instance("reelwright:writer/host@0.1.0")?.func_wrap_async(
         "[method]output.append",
-        |mut store: StoreContextMut<'_, State>, (this, inline, pieces): Given| {
+        |mut store: StoreContextMut<'_, State>, (this, inline, Pieces(pieces)): Given| {
             Box::new(async move {
                 let most = store.data().limits.hostcall_bytes;
                 if inline.len() as u64 > most {
@@ -582,42 +589,65 @@ pub(super) fn add_append(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// The bytes that the pieces name. Payload is shared; so are inline bytes, unless most of them are not used.
-fn gather(held: &Held, inline: Bytes, pieces: &[Piece]) -> Result<Vec<Bytes>, String> {
+/// The bytes that the pieces name, `most` at most. Long pieces are shared, unless that would keep many inline bytes for a
+/// few. Short ones are copied together: every block has its price for the checksum and the system, and a short one
+/// would keep a long one of a socket in memory.
+fn gather(held: &Held, inline: &Bytes, pieces: &[Piece], most: u64) -> Result<Vec<Bytes>, Ungathered> {
     if pieces.is_empty() {
-        return Ok(if inline.is_empty() { vec![] } else { vec![inline] });
+        return if inline.len() as u64 > most { Err(Ungathered::TooMuch) } else { Ok(vec![inline.clone()]) };
     }
-    let used = pieces.iter().filter(|p| matches!(p.source, Source::Inline)).map(|p| p.len as usize);
-    let wasteful = used.fold(0, usize::saturating_add) < inline.len() / 2;
-    let piece = |(i, piece): (usize, &Piece)| {
+    let (mut short, mut used) = (0, 0u64);
+    for piece in pieces {
+        short += if piece.len < SHARED { u64::from(piece.len) } else { 0 };
+        used += if matches!(piece.source, Source::Inline) { u64::from(piece.len) } else { 0 };
+    }
+    let shares_inline = used >= inline.len() as u64 / 2;
+    let mut copies = BytesMut::with_capacity(short.min(most).min(FLUSH_AT as u64) as usize);
+    let (mut blocks, mut total) = (Vec::new(), 0);
+    for (i, piece) in pieces.iter().enumerate() {
         let source = match piece.source {
-            Source::Inline => &inline,
-            Source::Sample => held.get(piece.seq).map_err(|e| format!("piece {i}: {e}"))?,
+            Source::Inline => inline,
+            Source::Sample => held.get(piece.seq).map_err(|e| Ungathered::Bad(format!("piece {i}: {e}")))?,
         };
         let (start, len) = (piece.offset as usize, piece.len as usize);
-        match start.checked_add(len) {
-            Some(end) if end <= source.len() => Ok(match piece.source {
-                Source::Inline if wasteful => Bytes::copy_from_slice(&source[start..end]),
-                _ => source.slice(start..end),
-            }),
-            _ => Err(format!(
-                "piece {i}: {len} bytes at {start} of {}, which has {}",
-                match piece.source {
-                    Source::Inline => "the inline bytes".to_owned(),
-                    Source::Sample => format!("sample {}", piece.seq),
-                },
-                source.len()
-            )),
+        let bytes = start.checked_add(len).and_then(|end| source.get(start..end));
+        let bytes = bytes.ok_or_else(|| out_of_range(i, piece, source.len()))?;
+        total += len as u64;
+        if total > most {
+            return Err(Ungathered::TooMuch);
         }
-    };
-    let pieces = pieces.iter().enumerate().map(piece);
-    pieces.filter(|piece| !piece.as_ref().is_ok_and(Bytes::is_empty)).collect()
+        if piece.len >= SHARED && (shares_inline || matches!(piece.source, Source::Sample)) {
+            blocks.extend((!copies.is_empty()).then(|| copies.split().freeze()));
+            blocks.push(source.slice_ref(bytes));
+        } else {
+            copies.extend_from_slice(bytes);
+        }
+    }
+    blocks.extend((!copies.is_empty()).then(|| copies.freeze()));
+    Ok(blocks)
 }
 
-fn allow_output(session: &Session, limits: &Limits, len: u64) -> Result<(), Exceeded> {
-    if session.appended_in_call + len > limits.output_per_call {
-        return Err(limits.exceeded(Limit::OutputPerCall));
-    }
+/// Why pieces are not gathered.
+enum Ungathered {
+    /// What is wrong with one.
+    Bad(String),
+    /// They are more bytes than may be.
+    TooMuch,
+}
+
+#[cold]
+fn out_of_range(i: usize, piece: &Piece, source_len: usize) -> Ungathered {
+    let of = match piece.source {
+        Source::Inline => "the inline bytes".to_owned(),
+        Source::Sample => format!("sample {}", piece.seq),
+    };
+    let Piece { offset, len, .. } = piece;
+    Ungathered::Bad(format!("piece {i}: {len} bytes at {offset} of {of}, which has {source_len}"))
+}
+
+/// How much more the writer may append, and which limit says so.
+fn room_for_output(session: &Session, limits: &Limits) -> (u64, Limit) {
+    let in_call = limits.output_per_call.saturating_sub(session.appended_in_call);
     let media_s = u64::try_from(session.media_ms / 1000).unwrap_or(0);
     let for_payload = limits.output_rate.saturating_mul(session.given);
     let total = limits
@@ -625,10 +655,63 @@ fn allow_output(session: &Session, limits: &Limits, len: u64) -> Result<(), Exce
         .saturating_add(for_payload)
         .saturating_add(SAMPLE_OVERHEAD * session.held.next())
         .saturating_add(SECOND_OVERHEAD.saturating_mul(media_s));
-    if session.appended + len > total {
+    let in_all = total.saturating_sub(session.appended);
+    if in_call <= in_all {
+        (in_call, Limit::OutputPerCall)
+    } else {
         // The one that counts for more is the one to raise.
         let for_payload = for_payload > limits.output_total;
-        return Err(limits.exceeded(if for_payload { Limit::OutputRate } else { Limit::OutputTotal }));
+        (in_all, if for_payload { Limit::OutputRate } else { Limit::OutputTotal })
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(source: Source, seq: u64, offset: u32, len: u32) -> Piece {
+        Piece { source, seq, offset, len }
+    }
+
+    fn lies_in(block: &Bytes, whole: &Bytes) -> bool {
+        whole.as_ptr_range().contains(&block.as_ptr())
+    }
+
+    #[test]
+    fn long_pieces_are_shared_and_short_ones_put_together() {
+        let mut held = Held::default();
+        let payload: Bytes = (0..5000u32).map(|i| i as u8).collect::<Vec<_>>().into();
+        held.push(0, payload.clone());
+        let inline = Bytes::from_static(b"headtail");
+        let pieces = [
+            piece(Source::Inline, 0, 0, 4),
+            piece(Source::Sample, 0, 7, 1023),
+            piece(Source::Sample, 0, 0, 0),
+            piece(Source::Sample, 0, 1030, 1024),
+            piece(Source::Inline, 0, 4, 4),
+            piece(Source::Sample, 0, 1, 2),
+        ];
+        let expected = [b"head", &payload[7..2054], b"tail", &payload[1..3]].concat();
+        let Ok(blocks) = gather(&held, &inline, &pieces, expected.len() as u64) else { panic!() };
+        assert_eq!(blocks.concat(), expected);
+        let [before, long, after] = &blocks[..] else { panic!("{} blocks", blocks.len()) };
+        assert!(lies_in(long, &payload) && !lies_in(before, &payload) && !lies_in(after, &payload));
+
+        let one_less = gather(&held, &inline, &pieces, expected.len() as u64 - 1);
+        assert!(matches!(one_less, Err(Ungathered::TooMuch)));
+        let beyond = [pieces[0], piece(Source::Sample, 0, 4999, 2)];
+        let Err(Ungathered::Bad(message)) = gather(&held, &inline, &beyond, u64::MAX) else { panic!() };
+        assert_eq!(message, "piece 1: 2 bytes at 4999 of sample 0, which has 5000");
+    }
+
+    #[test]
+    fn many_inline_bytes_are_not_kept_for_a_few() {
+        let (held, inline) = (Held::default(), Bytes::from(vec![7; 10_000]));
+        for (used, is_shared) in [(4_000, false), (6_000, true)] {
+            let pieces = [piece(Source::Inline, 0, 1, used)];
+            let Ok(blocks) = gather(&held, &inline, &pieces, 10_000) else { panic!() };
+            assert_eq!((blocks.len(), blocks[0].len()), (1, used as usize));
+            assert_eq!(lies_in(&blocks[0], &inline), is_shared, "{used} of 10000");
+        }
+    }
 }

@@ -139,8 +139,8 @@ limits! {
     HostcallBytes hostcall_bytes: u64 = "hostcall-bytes", Unit::Bytes, 32 * MIB, MIB, 1024 * MIB,
         "what one call of a host function carries, or one answer of the component";
     InlineBytes inline_bytes: u64 = "inline-bytes", Unit::Bytes, 16 * MIB, 64 << 10, 1024 * MIB,
-        "inline bytes of one `append`; MPEG-TS needs 13 MiB for the largest batch";
-    Pieces pieces: u64 = "pieces", Unit::Count("pieces"), 65_536, 256, 1 << 20,
+        "inline bytes of one `append`";
+    Pieces pieces: u64 = "pieces", Unit::Count("pieces"), 65_536, 2048, 1 << 20,
         "pieces of one `append`";
     Outputs outputs: u64 = "outputs", Unit::Count("outputs"), 8, 1, 64,
         "outputs of a segment";

@@ -18,6 +18,7 @@ mod check;
 pub mod compile;
 mod contract;
 mod engine;
+mod flat;
 mod guest_log;
 mod held;
 mod imports;
@@ -56,7 +57,16 @@ pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit/0.1.0",
         world: "plugin",
-        imports: { default: async | trappable },
+        imports: {
+            "reelwright:writer/host.[method]output.append": async | trappable,
+            "reelwright:writer/host.[method]output.patch": async | trappable,
+            "reelwright:writer/host.[method]output.read": async | trappable,
+            "reelwright:writer/host.[method]output.head": async | trappable,
+            "reelwright:writer/host.[method]output.write-head": async | trappable,
+            "reelwright:writer/host.[method]output.close": async | trappable,
+            // These wait for nothing, which makes a call cheaper.
+            default: trappable,
+        },
         exports: { default: async },
         with: { "reelwright:writer/host.output": super::imports::Output },
     });

@@ -20,6 +20,9 @@ use super::{
     imports::{Output, State},
 };
 
+/// Why an answer is no trap.
+const NO_TRAP: &str = "a built-in format makes no call that traps";
+
 /// Whether they are to be used.
 static IS_ON: LazyLock<bool> = LazyLock::new(|| std::env::var_os("REELWRIGHT_NATIVE_FORMATS").is_some());
 
@@ -166,8 +169,11 @@ fn now<T>(answer: impl Future<Output = wasmtime::Result<Result<T, types::Error>>
         Poll::Ready(answer) => answer,
         Poll::Pending => tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer)),
     };
-    let answer = answer.expect("a built-in format makes no call that traps");
-    answer.map_err(|error| sdk::Error { code: error.code, message: error.message })
+    answered(answer)
+}
+
+fn answered<T>(answer: wasmtime::Result<Result<T, types::Error>>) -> Result<T, sdk::Error> {
+    answer.expect(NO_TRAP).map_err(|error| sdk::Error { code: error.code, message: error.message })
 }
 
 fn output(number: u32) -> Resource<Output> {
@@ -176,19 +182,19 @@ fn output(number: u32) -> Resource<Output> {
 
 impl native::Host for State {
     fn create(&mut self, name: &str, role: &str) -> Result<u32, sdk::Error> {
-        now(host::Host::create(self, name.into(), role.into())).map(|output| output.rep())
+        answered(host::Host::create(self, name.into(), role.into())).map(|output| output.rep())
     }
 
     fn reopen(&mut self, name: &str) -> Result<u32, sdk::Error> {
-        now(host::Host::reopen(self, name.into())).map(|output| output.rep())
+        answered(host::Host::reopen(self, name.into())).map(|output| output.rep())
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), sdk::Error> {
-        now(host::Host::replace(self, name.into(), bytes.into()))
+        answered(host::Host::replace(self, name.into(), bytes.into()))
     }
 
     fn read_sample(&mut self, seq: u64, offset: u32, len: u32) -> Result<Vec<u8>, sdk::Error> {
-        now(host::Host::read_sample(self, seq, offset, len))
+        answered(host::Host::read_sample(self, seq, offset, len))
     }
 
     fn log(&mut self, level: u8, message: &str) {
@@ -217,8 +223,7 @@ impl native::Host for State {
     }
 
     fn size(&mut self, number: u32) -> u64 {
-        now(async { host::HostOutput::size(self, output(number)).await.map(Ok) })
-            .expect("no error of the contract")
+        host::HostOutput::size(self, output(number)).expect(NO_TRAP)
     }
 
     fn head(&mut self, number: u32, min: u64) -> Result<u64, sdk::Error> {
@@ -230,7 +235,7 @@ impl native::Host for State {
     }
 
     fn promote(&mut self, number: u32) -> Result<(), sdk::Error> {
-        now(host::HostOutput::promote(self, output(number)))
+        answered(host::HostOutput::promote(self, output(number)))
     }
 
     fn close(&mut self, number: u32) -> Result<(), sdk::Error> {

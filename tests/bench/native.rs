@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, collections::VecDeque, rc::Rc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use reelwright::{
     format::{Begin, End, HEAD_ALIGN},
     media::Sample,
@@ -17,9 +17,42 @@ use sdk::{
     mock::{self, Harness, Sink},
 };
 
+/// Bytes of a piece of a payload that is shared, as in the component host.
+const SHARED: u32 = 1 << 10;
+
+/// The payloads that pieces may name.
+#[derive(Debug, Default)]
+struct Held {
+    first: u64,
+    payloads: VecDeque<Bytes>,
+}
+
+impl Held {
+    fn get(&self, seq: u64) -> Result<&Bytes, Error> {
+        let place = seq.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        let held = place.and_then(|place| self.payloads.get(place));
+        held.ok_or_else(|| Error::new("bad-call", "no such sample"))
+    }
+
+    fn read(&self, seq: u64, offset: u32, len: u32) -> Result<Vec<u8>, Error> {
+        let payload = self.get(seq)?;
+        let start = payload.len().min(offset as usize);
+        Ok(payload[start..payload.len().min(start + len as usize)].to_vec())
+    }
+
+    fn free_before(&mut self, seq: u64) {
+        while self.first < seq && self.payloads.pop_front().is_some() {
+            self.first += 1;
+        }
+    }
+}
+
 /// A sink that only counts: what is left is the format's own work.
 #[derive(Debug, Default)]
-pub(crate) struct Discard(BTreeMap<String, u64>);
+struct Discard {
+    sizes: BTreeMap<String, u64>,
+    held: Rc<RefCell<Held>>,
+}
 
 impl Sink for Discard {
     fn append(&mut self, output: &str, inline: &[u8], pieces: &[Piece]) -> Result<u64, Error> {
@@ -27,8 +60,8 @@ impl Sink for Discard {
             [] => inline.len() as u64,
             pieces => pieces.iter().map(|piece| u64::from(piece.len)).sum(),
         };
-        let Some(size) = self.0.get_mut(output) else {
-            self.0.insert(output.into(), len);
+        let Some(size) = self.sizes.get_mut(output) else {
+            self.sizes.insert(output.into(), len);
             return Ok(0);
         };
         *size += len;
@@ -36,17 +69,19 @@ impl Sink for Discard {
     }
 
     fn size(&self, output: &str) -> u64 {
-        self.0.get(output).copied().unwrap_or(0)
+        self.sizes.get(output).copied().unwrap_or(0)
+    }
+
+    fn read_sample(&self, seq: u64, offset: u32, len: u32) -> Result<Vec<u8>, Error> {
+        self.held.borrow().read(seq, offset, len)
     }
 }
 
-/// A segment's files and the payloads that pieces may name: what the component host has for an instance.
+/// A segment's files: what the component host has for an instance.
 #[derive(Debug)]
 struct Files {
     segment: Segment,
     outputs: Vec<(String, OutputId)>,
-    held: VecDeque<Bytes>,
-    first_held: u64,
 }
 
 impl Files {
@@ -54,41 +89,47 @@ impl Files {
         let found = self.outputs.iter().find(|(output, _)| output == name);
         found.map(|&(_, id)| id).ok_or_else(|| Error::new("bad-call", "no such output"))
     }
-
-    /// A piece's bytes, shared.
-    fn slice(&self, inline: &Bytes, piece: &Piece) -> Option<Bytes> {
-        let source = match piece.source {
-            Source::Inline => inline,
-            Source::Sample => {
-                let place = piece.seq.checked_sub(self.first_held)?;
-                self.held.get(usize::try_from(place).ok()?)?
-            }
-        };
-        let start = piece.offset as usize;
-        let end = start.checked_add(piece.len as usize)?;
-        (end <= source.len()).then(|| source.slice(start..end))
-    }
 }
 
 /// Gathers pieces into the segment, as the component host does.
-struct IntoFiles(Rc<RefCell<Files>>);
+struct IntoFiles {
+    files: Rc<RefCell<Files>>,
+    held: Rc<RefCell<Held>>,
+}
 
 impl Sink for IntoFiles {
     fn append(&mut self, output: &str, inline: &[u8], pieces: &[Piece]) -> Result<u64, Error> {
-        let files = &mut *self.0.borrow_mut();
+        let (files, held) = (&mut *self.files.borrow_mut(), self.held.borrow());
         let id = files.output(output)?;
-        let inline = Bytes::copy_from_slice(inline);
-        let bytes: Option<Vec<Bytes>> = match pieces {
-            [] => Some(vec![inline]),
-            pieces => pieces.iter().map(|piece| files.slice(&inline, piece)).collect(),
-        };
-        let bytes = bytes.ok_or_else(|| Error::new("bad-call", "a piece out of range"))?;
-        files.segment.append(id, bytes).map_err(|error| Error::new("output", error.to_string()))
+        let is_shared = |piece: &Piece| piece.source == Source::Sample && piece.len >= SHARED;
+        let copied = pieces.iter().filter(|piece| !is_shared(piece)).map(|piece| piece.len as usize);
+        let mut copies = BytesMut::with_capacity(copied.sum());
+        let mut blocks = Vec::new();
+        if pieces.is_empty() {
+            copies.extend_from_slice(inline);
+        }
+        for piece in pieces {
+            // In range: these formats are ours.
+            let range = piece.offset as usize..piece.offset as usize + piece.len as usize;
+            match piece.source {
+                Source::Sample if is_shared(piece) => {
+                    blocks.extend([copies.split().freeze(), held.get(piece.seq)?.slice(range)]);
+                }
+                Source::Sample => copies.extend_from_slice(&held.get(piece.seq)?[range]),
+                Source::Inline => copies.extend_from_slice(&inline[range]),
+            }
+        }
+        blocks.push(copies.freeze());
+        files.segment.append(id, blocks).map_err(|error| Error::new("output", error.to_string()))
     }
 
     fn size(&self, output: &str) -> u64 {
-        let files = self.0.borrow();
+        let files = self.files.borrow();
         files.output(output).map_or(0, |id| files.segment.size(id))
+    }
+
+    fn read_sample(&self, seq: u64, offset: u32, len: u32) -> Result<Vec<u8>, Error> {
+        self.held.borrow().read(seq, offset, len)
     }
 }
 
@@ -97,13 +138,16 @@ pub(crate) struct NativeWriter<W> {
     writer: W,
     copies_payload: bool,
     next_seq: u64,
+    held: Rc<RefCell<Held>>,
     files: Option<Rc<RefCell<Files>>>,
 }
 
 impl<W: Writer> NativeWriter<W> {
     /// On a sink that only counts.
     pub(crate) fn discarding(begin: &Begin) -> anyhow::Result<Self> {
-        Self::new(mock::open_on(start(begin), Discard::default()), None)
+        let discard = Discard::default();
+        let held = discard.held.clone();
+        Self::new(mock::open_on(start(begin), discard), held, None)
     }
 
     /// On the files of a segment. `outputs`: the names that the format creates.
@@ -119,14 +163,19 @@ impl<W: Writer> NativeWriter<W> {
             ids.push((name.to_owned(), segment.create(name, role, &start_of_journal)?));
         }
         segment.settled().await?;
-        let files = Files { segment, outputs: ids, held: VecDeque::new(), first_held: 0 };
-        let files = Rc::new(RefCell::new(files));
-        Self::new(mock::open_on(start(begin), IntoFiles(files.clone())), Some(files))
+        let files = Rc::new(RefCell::new(Files { segment, outputs: ids }));
+        let held = Rc::<RefCell<Held>>::default();
+        let sink = IntoFiles { files: files.clone(), held: held.clone() };
+        Self::new(mock::open_on(start(begin), sink), held, Some(files))
     }
 
-    fn new(writer: Result<W, Error>, files: Option<Rc<RefCell<Files>>>) -> anyhow::Result<Self> {
+    fn new(
+        writer: Result<W, Error>,
+        held: Rc<RefCell<Held>>,
+        files: Option<Rc<RefCell<Files>>>,
+    ) -> anyhow::Result<Self> {
         let copies_payload = W::describe().needs.iter().any(|need| need == "payload");
-        Ok(Self { writer: writer.map_err(failed)?, copies_payload, next_seq: 0, files })
+        Ok(Self { writer: writer.map_err(failed)?, copies_payload, next_seq: 0, held, files })
     }
 
     /// Writes a batch.
@@ -136,29 +185,23 @@ impl<W: Writer> NativeWriter<W> {
         if self.copies_payload {
             payloads.reserve_exact(batch.iter().map(|sample| sample.data.len()).sum());
         }
-        let mut files = self.files.as_ref().map(|files| files.borrow_mut());
+        let mut held = self.held.borrow_mut();
         let samples: Vec<sdk::Sample> = batch
             .iter()
             .map(|sample| {
                 if self.copies_payload {
                     payloads.extend_from_slice(&sample.data);
                 }
-                if let Some(files) = &mut files {
-                    files.held.push_back(sample.data.clone());
-                }
+                held.payloads.push_back(sample.data.clone());
                 self.next_seq += 1;
                 header(sample, self.next_seq - 1)
             })
             .collect();
-        drop(files);
+        drop(held);
         let needed = self.writer.write(&samples, &payloads).map_err(failed)?;
+        self.held.borrow_mut().free_before(needed);
         if let Some(files) = &self.files {
-            let files = &mut *files.borrow_mut();
-            while files.first_held < needed {
-                files.held.pop_front();
-                files.first_held += 1;
-            }
-            files.segment.flush().await?;
+            files.borrow_mut().segment.flush().await?;
         }
         Ok(())
     }

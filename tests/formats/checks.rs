@@ -23,14 +23,14 @@ async fn under(policy: Policy) -> Host {
 async fn what_is_not_granted_is_refused() {
     let grant = Needs::PATCH;
     let host = under(Policy { grant, ..Policy::default() }).await;
-    let refused = async |name: &str| host.formats.load(&built_in(name)).await.unwrap_err().to_string();
+    let refused = async |file: PathBuf| host.formats.load(&file).await.unwrap_err().to_string();
     let said = "it needs read-back, which this server does not grant: `format-grant` is patch";
-    assert_eq!(refused("flv").await, said);
+    assert_eq!(refused(built_in("flv")).await, said);
     let said = "it needs read-back, head-room, which this server does not grant: `format-grant` is patch";
-    assert_eq!(refused("mp4").await, said);
+    assert_eq!(refused(built_in("mp4")).await, said);
     let said = "it needs payload, which this server does not grant: `format-grant` is patch";
-    assert_eq!(refused("ts").await, said);
-    assert!(host.formats.load(&component("passthrough")).await.is_ok(), "it needs nothing");
+    assert_eq!(refused(component("h264")).await, said);
+    assert!(host.formats.load(&built_in("ts")).await.is_ok(), "it needs nothing");
     assert!(host.formats.get("mp4").is_some(), "the embedded ones are the server's own");
 }
 

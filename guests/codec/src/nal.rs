@@ -3,7 +3,15 @@
 //! - length-prefixed, as ISO/IEC 14496-15 stores access units (5.3.2);
 //! - the byte stream format with start codes (ITU-T H.264, Annex B).
 
+use std::ops::Range;
+
 use crate::Error;
+
+/// Bytes that [`locate`] reads at once: at first, and at most, when there are many units.
+const READ: usize = 64;
+const MAX_READ: usize = 4 << 10;
+/// NAL units of an access unit that are told apart; the largest level of the standard has some 500 slices a picture.
+pub const MAX_UNITS: usize = 1 << 14;
 
 /// `nal_unit_type` values (ITU-T H.264, table 7-1).
 pub mod kind {
@@ -27,19 +35,12 @@ pub fn length_prefixed(data: &[u8], length_size: u8) -> LengthPrefixed<'_> {
     LengthPrefixed { data, position: 0, length_size: usize::from(length_size) }
 }
 
-/// Iterator of [`length_prefixed`]; see [`LengthPrefixed::position`] for where a unit lies.
-#[derive(Clone, Debug)]
+/// Iterator of [`length_prefixed`].
+#[derive(Debug)]
 pub struct LengthPrefixed<'a> {
     data: &'a [u8],
     position: usize,
     length_size: usize,
-}
-
-impl LengthPrefixed<'_> {
-    /// Offset in the access unit of the byte after the unit given last.
-    pub fn position(&self) -> usize {
-        self.position
-    }
 }
 
 impl<'a> Iterator for LengthPrefixed<'a> {
@@ -48,25 +49,68 @@ impl<'a> Iterator for LengthPrefixed<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let rest = self.data.get(self.position..).filter(|rest| !rest.is_empty())?;
-            let unit = rest.split_at_checked(self.length_size).and_then(|(prefix, rest)| {
-                let length = prefix.iter().fold(0, |length, &b| length << 8 | usize::from(b));
-                rest.get(..length)
-            });
-            let Some(unit) = unit else {
-                let message = format!(
-                    "the length at byte {} passes the end of {} bytes",
-                    self.position,
-                    self.data.len()
-                );
-                self.position = self.data.len();
-                return Some(Err(Error::new("NAL unit", message)));
-            };
-            self.position += self.length_size + unit.len();
-            if !unit.is_empty() {
-                return Some(Ok(unit));
+            let unit = behind(rest.get(..self.length_size), self.position, self.data.len());
+            self.position = unit.as_ref().map_or(self.data.len(), |unit| unit.end);
+            match unit {
+                Ok(unit) if unit.is_empty() => {}
+                unit => return Some(unit.map(|unit| &self.data[unit])),
             }
         }
     }
+}
+
+/// Where the NAL unit lies whose length is at `position` of `size` bytes, if all of that length is there.
+fn behind(length: Option<&[u8]>, position: usize, size: usize) -> Result<Range<usize>, Error> {
+    let unit = length.and_then(|length| {
+        let start = position + length.len();
+        let length = length.iter().fold(0, |length, &b| length << 8 | usize::from(b));
+        (length <= size.checked_sub(start)?).then(|| start..start + length)
+    });
+    unit.ok_or_else(|| {
+        Error::new("NAL unit", format!("the length at byte {position} passes the end of {size} bytes"))
+    })
+}
+
+/// A NAL unit by its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// See [`unit_type`].
+    pub unit_type: u8,
+    pub bytes: Range<usize>,
+}
+
+/// The NAL units of a length-prefixed access unit of `size` bytes that is kept elsewhere, and what is wrong behind the
+/// last of them; see [`length_prefixed`]. `read` gives bytes of it from an offset on, so many or as many as there are;
+/// only lengths and first bytes are looked at. More than [`MAX_UNITS`] are wrong.
+pub fn locate<E>(
+    size: usize,
+    length_size: u8,
+    mut read: impl FnMut(usize, usize) -> Result<Vec<u8>, E>,
+) -> Result<(Vec<Located>, Option<Error>), E> {
+    let length_size = usize::from(length_size);
+    let (mut units, mut position) = (Vec::new(), 0);
+    let (mut read_from, mut bytes, mut at_once) = (0, Vec::new(), READ);
+    while position < size {
+        if bytes.len() < (position + length_size + 1).min(size) - read_from {
+            (read_from, bytes) = (position, read(position, at_once)?);
+            at_once = (2 * at_once).min(MAX_READ);
+        }
+        let head = &bytes[(position - read_from).min(bytes.len())..];
+        let unit = match behind(head.get(..length_size), position, size) {
+            Ok(unit) => unit,
+            Err(error) => return Ok((units, Some(error))),
+        };
+        if units.len() == MAX_UNITS {
+            let message =
+                format!("more than {MAX_UNITS} of them: the one at byte {position} of {size} bytes");
+            return Ok((units, Some(Error::new("NAL unit", message))));
+        }
+        position = unit.end;
+        if !unit.is_empty() {
+            units.push(Located { unit_type: unit_type(&head[length_size.min(head.len())..]), bytes: unit });
+        }
+    }
+    Ok((units, None))
 }
 
 /// Whether the bytes begin with a start code of Annex B, three or four bytes long.
@@ -135,6 +179,38 @@ mod tests {
         let error = units.next().unwrap().unwrap_err();
         assert_eq!(error.to_string(), "NAL unit: the length at byte 5 passes the end of 10 bytes");
         assert!(units.next().is_none());
+    }
+
+    #[test]
+    fn units_are_located_where_they_lie_by_looking_at_their_heads() {
+        // Long and short ones, many of them, empty ones, and an end of every kind.
+        let units: Vec<Vec<u8>> = (0..200).map(|i| vec![i as u8; [1, 0, 70, 5, 3000][i % 5]]).collect();
+        let whole: Vec<u8> =
+            units.iter().flat_map(|unit| [&(unit.len() as u16).to_be_bytes(), &unit[..]].concat()).collect();
+        for cut in (0..whole.len()).step_by(97).chain([1, 2, 3, whole.len()]) {
+            let data = &whole[..cut];
+            let mut looked_at = 0;
+            let (located, error) = locate(data.len(), 2, |offset, len| {
+                let bytes = &data[offset..data.len().min(offset + len)];
+                looked_at += bytes.len();
+                Ok::<_, ()>(bytes.to_vec())
+            })
+            .unwrap();
+            let good: Vec<_> = length_prefixed(data, 2).map_while(Result::ok).collect();
+            assert_eq!(located.iter().map(|unit| &data[unit.bytes.clone()]).collect::<Vec<_>>(), good);
+            assert!(located.iter().zip(&good).all(|(unit, bytes)| unit.unit_type == unit_type(bytes)));
+            assert_eq!(error, length_prefixed(data, 2).find_map(Result::err), "{cut} bytes");
+            assert!(looked_at <= 64 + data.len(), "{looked_at} of {cut}");
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_the_units_that_are_located() {
+        let data = [1, 0x41].repeat(4 << 20);
+        let read = |offset: usize, len| Ok::<_, ()>(data[offset..data.len().min(offset + len)].to_vec());
+        let (located, error) = locate(data.len(), 1, read).unwrap();
+        assert_eq!((located.len(), located.last().unwrap().bytes.clone()), (MAX_UNITS, 32_767..32_768));
+        assert_eq!(error.unwrap().message, "more than 16384 of them: the one at byte 32768 of 8388608 bytes");
     }
 
     #[test]

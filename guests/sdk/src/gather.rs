@@ -38,9 +38,38 @@ impl Gather {
         }
     }
 
+    /// Adds `runs` times own bytes and then `run` bytes of a sample's payload, which go on at `offset`.
+    pub fn interleave<const N: usize>(
+        &mut self,
+        sample: &Sample,
+        mut offset: u32,
+        run: u32,
+        runs: usize,
+        mut own: impl FnMut() -> [u8; N],
+    ) {
+        self.inline.reserve(N * runs);
+        self.pieces.reserve(2 * runs);
+        for _ in 0..runs {
+            let at = u32::try_from(self.inline.len()).expect("one append holds less than 4 GiB");
+            self.inline.extend_from_slice(&own());
+            self.pieces.extend_from_slice(&[
+                Piece { source: Source::Inline, seq: 0, offset: at, len: N as u32 },
+                Piece { source: Source::Sample, seq: sample.seq, offset, len: run },
+            ]);
+            offset += run;
+        }
+        self.len += runs as u64 * (N as u64 + u64::from(run));
+    }
+
     /// Bytes gathered since the last append.
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Bytes of memory that it takes to say what was gathered: own bytes, and what names the pieces. Payloads are
+    /// none of it.
+    pub fn memory(&self) -> usize {
+        self.inline.len() + size_of_val(&self.pieces[..])
     }
 
     /// Whether there is nothing to append.
@@ -52,10 +81,15 @@ impl Gather {
     pub fn append_to(&mut self, output: &Output) -> Result<u64, Error> {
         let offset =
             if self.is_empty() { output.size() } else { output.append(&self.inline, &self.pieces)? };
+        self.clear();
+        Ok(offset)
+    }
+
+    /// Forgets what was gathered.
+    pub fn clear(&mut self) {
         self.inline.clear();
         self.pieces.clear();
         self.len = 0;
-        Ok(offset)
     }
 
     fn extend_inline(&mut self, offset: usize) {

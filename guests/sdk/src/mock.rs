@@ -48,6 +48,9 @@ pub trait Sink {
 
     /// See `output.size`.
     fn size(&self, output: &str) -> u64;
+
+    /// See `host.read-sample`.
+    fn read_sample(&self, seq: u64, offset: u32, len: u32) -> Result<Vec<u8>, Error>;
 }
 
 #[derive(Default)]
@@ -247,6 +250,9 @@ pub fn replace(_name: &str, _bytes: &[u8]) -> Result<(), Error> {
 /// See `host.read-sample`.
 pub fn read_sample(seq: u64, offset: u32, len: u32) -> Result<Vec<u8>, Error> {
     HOST.with_borrow(|host| {
+        if let Some(sink) = &host.sink {
+            return sink.read_sample(seq, offset, len);
+        }
         let payload = host.sample(seq)?;
         let start = payload.len().min(offset as usize);
         let end = payload.len().min(start + len as usize);

@@ -4,9 +4,11 @@
 //! Each access unit begins with an access unit delimiter, and one that can be joined at has its parameter
 //! sets. What is there already stays where it is; what is missing is added. All start codes have four bytes.
 
+use std::ops::Range;
+
 use reelwright_codec::Error;
 use reelwright_codec::avc::AvcConfig;
-use reelwright_codec::nal::{self, kind};
+use reelwright_codec::nal::{self, Located, kind};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 /// A delimiter that says nothing of the slices to come.
@@ -36,39 +38,55 @@ impl Avc {
 
 /// The NAL units of a sample, and what has to be known before the first one is written.
 #[derive(Clone, Debug)]
-pub(crate) struct AccessUnit<'a> {
-    units: Units<'a>,
-    delimiter: &'a [u8],
+pub(crate) struct AccessUnit {
+    /// The good ones.
+    units: Vec<Located>,
+    /// The delimiter that it came with.
+    delimiter: Option<Range<usize>>,
     sps: bool,
     pps: bool,
     /// Whether it holds an IDR picture.
     pub(crate) idr: bool,
-    /// Number of NAL units.
-    pub(crate) count: usize,
-    /// What is wrong after the last of them.
+    /// What is wrong after the last of the NAL units.
     pub(crate) damage: Option<Error>,
 }
 
-impl<'a> AccessUnit<'a> {
-    /// Reads a sample. One that is broken as the configuration has it, but begins with a start code, is
+/// What an access unit is put together of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    Own(&'a [u8]),
+    /// Of the sample's payload.
+    Payload(Range<usize>),
+}
+
+impl Part<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Payload(range) => range.len(),
+        }
+    }
+}
+
+impl AccessUnit {
+    /// Reads a sample of `size` bytes. One that is broken as the configuration has it, but begins with a start code, is
     /// taken for the Annex B that some publishers send; in that order, because a length of 256 to 511
-    /// in four bytes begins like a start code.
-    pub(crate) fn new(avc: &Avc, data: &'a [u8]) -> Self {
-        let mut lengths = nal::length_prefixed(data, avc.length_size);
-        let damage = lengths.by_ref().find_map(Result::err);
-        let (units, damage) = match damage {
-            Some(_) if nal::is_annex_b(data) => {
-                (Units::StartCodes(nal::annex_b(data).collect::<Vec<_>>().into_iter()), None)
-            }
-            damage => (Units::Lengths(nal::length_prefixed(data, avc.length_size)), damage),
-        };
-        let mut found =
-            Self { units, delimiter: DELIMITER, sps: false, pps: false, idr: false, count: 0, damage };
+    /// in four bytes begins like a start code. `read` gives payload from an offset on, fewer bytes at its end.
+    pub(crate) fn read<E>(
+        avc: &Avc,
+        size: usize,
+        mut read: impl FnMut(usize, usize) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, E> {
+        let (mut units, mut damage) = nal::locate(size, avc.length_size, &mut read)?;
+        let is_broken = damage.is_some() && units.len() < nal::MAX_UNITS;
+        if is_broken && nal::is_annex_b(&read(0, START_CODE.len())?) {
+            (units, damage) = (between_start_codes(&read(0, size)?), None);
+        }
+        let mut found = Self { units, delimiter: None, sps: false, pps: false, idr: false, damage };
         let mut slices = false;
-        for unit in found.units.clone() {
-            found.count += 1;
-            match nal::unit_type(unit) {
-                kind::ACCESS_UNIT_DELIMITER if !slices => found.delimiter = unit,
+        for unit in &found.units {
+            match unit.unit_type {
+                kind::ACCESS_UNIT_DELIMITER if !slices => found.delimiter = Some(unit.bytes.clone()),
                 kind::SPS => found.sps = true,
                 kind::PPS => found.pps = true,
                 kind::IDR => (found.idr, slices) = (true, true),
@@ -76,57 +94,52 @@ impl<'a> AccessUnit<'a> {
                 _ => {}
             }
         }
-        found
+        Ok(found)
+    }
+
+    /// Number of NAL units.
+    pub(crate) fn count(&self) -> usize {
+        self.units.len()
     }
 
     /// Bytes that [`AccessUnit::write`] gives.
     pub(crate) fn size(&self, avc: &Avc, key: bool) -> usize {
         let mut size = 0;
-        self.write(avc, key, |bytes| size += bytes.len());
+        self.write(avc, key, |part| size += part.len());
         size
     }
 
     /// Gives the access unit's bytes, in order. With `key`, the parameter sets that it lacks come from `avc`:
     /// after the delimiter and its own SPS, before everything else.
-    pub(crate) fn write(&self, avc: &Avc, key: bool, mut put: impl FnMut(&[u8])) {
-        put(&START_CODE);
-        put(self.delimiter);
+    pub(crate) fn write<'a>(&self, avc: &'a Avc, key: bool, mut put: impl FnMut(Part<'a>)) {
+        put(Part::Own(&START_CODE));
+        put(self.delimiter.clone().map_or(Part::Own(DELIMITER), Part::Payload));
         let mut sets_due = key && !(self.sps && self.pps);
         let mut slices = false;
-        for unit in self.units.clone() {
-            let kind = nal::unit_type(unit);
+        for unit in &self.units {
             // One delimiter is there. After a slice it begins the second field of a frame.
-            if kind == kind::ACCESS_UNIT_DELIMITER && !slices {
+            if unit.unit_type == kind::ACCESS_UNIT_DELIMITER && !slices {
                 continue;
             }
-            if sets_due && kind != kind::SPS {
+            if sets_due && unit.unit_type != kind::SPS {
                 sets_due = false;
-                put(if self.sps { &[] } else { &avc.sps });
-                put(if self.pps { &[] } else { &avc.pps });
+                put(Part::Own(if self.sps { &[] } else { &avc.sps }));
+                put(Part::Own(if self.pps { &[] } else { &avc.pps }));
             }
-            slices |= (kind::SLICE..=kind::IDR).contains(&kind);
-            put(&START_CODE);
-            put(unit);
+            slices |= (kind::SLICE..=kind::IDR).contains(&unit.unit_type);
+            put(Part::Own(&START_CODE));
+            put(Part::Payload(unit.bytes.clone()));
         }
     }
 }
 
-/// The good NAL units of a sample, in either form.
-#[derive(Clone, Debug)]
-enum Units<'a> {
-    Lengths(nal::LengthPrefixed<'a>),
-    StartCodes(std::vec::IntoIter<&'a [u8]>),
-}
-
-impl<'a> Iterator for Units<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        match self {
-            Self::Lengths(units) => units.next()?.ok(),
-            Self::StartCodes(units) => units.next(),
-        }
-    }
+/// The NAL units of a sample in Annex B.
+fn between_start_codes(data: &[u8]) -> Vec<Located> {
+    let place = |unit: &[u8]| {
+        let start = unit.as_ptr().addr() - data.as_ptr().addr();
+        Located { unit_type: nal::unit_type(unit), bytes: start..start + unit.len() }
+    };
+    nal::annex_b(data).take(nal::MAX_UNITS).map(place).collect()
 }
 
 #[cfg(test)]
@@ -163,10 +176,21 @@ mod tests {
         units.iter().flat_map(|unit| [&START_CODE, *unit].concat()).collect()
     }
 
+    fn read(avc: &Avc, data: &[u8]) -> AccessUnit {
+        let read = |offset: usize, len| {
+            let end = data.len().min(offset + len);
+            Ok::<_, std::convert::Infallible>(data[offset..end].to_vec())
+        };
+        AccessUnit::read(avc, data.len(), read).unwrap()
+    }
+
     fn written(avc: &Avc, data: &[u8]) -> Vec<u8> {
-        let unit = AccessUnit::new(avc, data);
+        let unit = read(avc, data);
         let mut out = Vec::new();
-        unit.write(avc, unit.idr, |bytes| out.extend_from_slice(bytes));
+        unit.write(avc, unit.idr, |part| match part {
+            Part::Own(bytes) => out.extend_from_slice(bytes),
+            Part::Payload(range) => out.extend_from_slice(&data[range]),
+        });
         assert_eq!(out.len(), unit.size(avc, unit.idr));
         out
     }
@@ -211,12 +235,12 @@ mod tests {
         let avc = avc(4);
         let mut data = sample(4, &[SEI, IDR]);
         data.extend_from_slice(&[0, 0, 0, 9, 0x65]);
-        let unit = AccessUnit::new(&avc, &data);
-        assert_eq!((unit.count, unit.idr), (2, true));
+        let unit = read(&avc, &data);
+        assert_eq!((unit.count(), unit.idr), (2, true));
         let damage = unit.damage.clone().unwrap().to_string();
         assert_eq!(damage, "NAL unit: the length at byte 16 passes the end of 21 bytes");
         assert_eq!(written(&avc, &data), byte_stream(&[DELIMITER, SPS, PPS, SEI, IDR]));
-        assert_eq!(AccessUnit::new(&avc, &[0, 0, 9, 9, 1]).count, 0);
+        assert_eq!(read(&avc, &[0, 0, 9, 9, 1]).count(), 0);
     }
 
     proptest::proptest! {
@@ -224,7 +248,7 @@ mod tests {
         fn nothing_panics(data in proptest::collection::vec(proptest::num::u8::ANY, 0..64), key: bool) {
             for length_size in [1, 2, 4] {
                 let avc = avc(length_size);
-                AccessUnit::new(&avc, &data).size(&avc, key);
+                read(&avc, &data).size(&avc, key);
             }
         }
     }

@@ -4,6 +4,8 @@
 //! it ends. Times go on over the segments of a run, and so do counters and clock where the segment before
 //! left them, so segments can be joined byte by byte.
 //!
+//! Packets name the payload that is in them, which stays in the host: all that is looked at are the heads of NAL units.
+//!
 //! - `mux`: what comes in which order; `clock`: times, PCR; `carry`: from segment to segment
 //! - `packet`, `pes`, `psi`: the layers of the transport stream
 //! - `avc`, `adts`: samples as elementary streams
@@ -33,9 +35,7 @@ pub struct Ts {
 
 impl Writer for Ts {
     fn describe() -> Manifest {
-        Manifest::new("ts", env!("CARGO_PKG_VERSION"), "ts", "video/mp2t")
-            .codecs(&["avc1", "mp4a"])
-            .needs(&["payload"])
+        Manifest::new("ts", env!("CARGO_PKG_VERSION"), "ts", "video/mp2t").codecs(&["avc1", "mp4a"])
     }
 
     fn open(start: Start) -> Result<Self, Error> {
@@ -48,15 +48,8 @@ impl Writer for Ts {
         self.mux.update(&tracks)
     }
 
-    fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
-        let mut rest = payloads;
-        let result = samples.iter().try_for_each(|sample| {
-            let (payload, tail) = rest.split_at_checked(sample.size as usize).ok_or_else(|| {
-                Error::bad_input(format!("the payloads end before that of sample {}", sample.seq))
-            })?;
-            rest = tail;
-            self.mux.sample(sample, payload)
-        });
+    fn write(&mut self, samples: &[Sample], _: &[u8]) -> Result<u64, Error> {
+        let result = samples.iter().try_for_each(|sample| self.mux.sample(sample));
         // What came before a bad sample stays, as it would have in a batch of its own.
         self.mux.out.flush()?;
         result?;

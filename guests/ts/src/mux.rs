@@ -18,7 +18,7 @@
 use reelwright_sdk::{Error, Sample, Start, Summary, TrackEnd, host};
 
 use crate::adts::{Adts, MAX_FRAME};
-use crate::avc::{AccessUnit, Avc};
+use crate::avc::{AccessUnit, Avc, Part};
 use crate::carry::{self, Carry};
 use crate::clock::{self, DecodeTimes, MS, Scale};
 use crate::packet::{self, Adaptation, Out, Packets, Pid};
@@ -69,9 +69,9 @@ enum Codec {
 
 /// A sample that is good to be written.
 #[derive(Debug)]
-enum Unit<'a> {
-    Video { picture: AccessUnit<'a>, key: bool },
-    Audio { header: [u8; 7], frame: &'a [u8] },
+enum Unit {
+    Video { picture: AccessUnit, key: bool },
+    Audio { header: [u8; 7] },
 }
 
 #[derive(Debug, Default)]
@@ -163,18 +163,18 @@ impl Mux {
     }
 
     /// Adds one sample. After an error nothing of it was added.
-    pub(crate) fn sample(&mut self, sample: &Sample, payload: &[u8]) -> Result<(), Error> {
+    pub(crate) fn sample(&mut self, sample: &Sample) -> Result<(), Error> {
         let Some(index) = self.tracks.iter().position(|t| t.id == sample.track && t.live) else {
             return Err(Error::bad_input(format!(
                 "sample {} is of track {}, which was not announced",
                 sample.seq, sample.track
             )));
         };
-        if payload.is_empty() {
+        if sample.size == 0 {
             self.counts.empty_samples += 1;
             return Ok(());
         }
-        let Some(unit) = self.unit(index, sample, payload)? else { return Ok(()) };
+        let Some(unit) = self.unit(index, sample)? else { return Ok(()) };
 
         let track = &mut self.tracks[index];
         let dts = track.scale.ticks(sample.dts);
@@ -191,7 +191,7 @@ impl Mux {
             self.psi_at = None;
         }
         self.psi(pcr);
-        self.pes(index, pts, dts, &unit, own_pcr);
+        self.pes(index, pts, dts, sample, &unit, own_pcr);
         Ok(())
     }
 
@@ -223,24 +223,27 @@ impl Mux {
     }
 
     /// Reads a sample; `None` if nothing of it is good.
-    fn unit<'a>(&mut self, index: usize, sample: &Sample, data: &'a [u8]) -> Result<Option<Unit<'a>>, Error> {
+    fn unit(&mut self, index: usize, sample: &Sample) -> Result<Option<Unit>, Error> {
+        let size = sample.size as usize;
         match &self.tracks[index].codec {
             Codec::Avc(avc) => {
-                let mut picture = AccessUnit::new(avc, data);
+                let mut picture = AccessUnit::read(avc, size, |offset, len| {
+                    host::read_sample(sample.seq, offset as u32, len as u32)
+                })?;
                 if let Some(damage) = picture.damage.take() {
-                    self.warn(sample, &damage, picture.count);
+                    self.warn(sample, &damage, picture.count());
                 }
                 let key = sample.is_key() || picture.idr;
-                Ok((picture.count > 0).then_some(Unit::Video { picture, key }))
+                Ok((picture.count() > 0).then_some(Unit::Video { picture, key }))
             }
-            Codec::Aac(adts) => match adts.header(data.len()) {
-                Some(header) => Ok(Some(Unit::Audio { header, frame: data })),
+            Codec::Aac(adts) => match adts.header(size) {
+                Some(header) => Ok(Some(Unit::Audio { header })),
                 None => Err(Error::bad_input(format!(
                     "sample {} (track {}, dts {}): an AAC frame of {} bytes; ADTS holds {}",
                     sample.seq,
                     sample.track,
                     sample.dts,
-                    data.len(),
+                    size,
                     MAX_FRAME - 7
                 ))),
             },
@@ -308,7 +311,7 @@ impl Mux {
         packet::section(&mut self.out, &mut self.pmt, &self.pmt_section);
     }
 
-    fn pes(&mut self, index: usize, pts: i64, dts: i64, unit: &Unit<'_>, pcr: Option<i64>) {
+    fn pes(&mut self, index: usize, pts: i64, dts: i64, sample: &Sample, unit: &Unit, pcr: Option<i64>) {
         self.psi_fresh = false;
         let track = &mut self.tracks[index];
         let (pts, dts) = track.times.next(pts, dts);
@@ -322,15 +325,21 @@ impl Mux {
                 let len = header.bytes().len() + size;
                 let mut packets = Packets::new(&mut self.out, &mut track.pid, adaptation, len);
                 packets.put(header.bytes());
-                picture.write(avc, *key, |bytes| packets.put(bytes));
+                picture.write(avc, *key, |part| match part {
+                    Part::Own(bytes) => packets.put(bytes),
+                    Part::Payload(bytes) => packets.put_payload(sample, bytes),
+                });
                 packets.end();
             }
-            (Unit::Audio { header: adts, frame }, _) => {
+            (Unit::Audio { header: adts }, _) => {
                 adaptation.random_access = pcr.is_some();
-                let header = pes::Header::new(pes::AUDIO, pts, dts, adts.len() + frame.len());
-                let len = header.bytes().len() + adts.len() + frame.len();
+                let size = sample.size as usize;
+                let header = pes::Header::new(pes::AUDIO, pts, dts, adts.len() + size);
+                let len = header.bytes().len() + adts.len() + size;
                 let mut packets = Packets::new(&mut self.out, &mut track.pid, adaptation, len);
-                [header.bytes(), adts, frame].iter().for_each(|bytes| packets.put(bytes));
+                packets.put(header.bytes());
+                packets.put(adts);
+                packets.put_payload(sample, 0..size);
                 packets.end();
             }
             (Unit::Video { .. }, Codec::Aac(_)) => unreachable!("a unit comes from its track's codec"),
@@ -384,7 +393,7 @@ impl Track {
 }
 
 impl Counts {
-    fn add(&mut self, unit: &Unit<'_>, dts: i64) {
+    fn add(&mut self, unit: &Unit, dts: i64) {
         self.last_dts = self.first_dts.map_or(dts, |_| self.last_dts.max(dts));
         self.first_dts = Some(self.first_dts.map_or(dts, |first| first.min(dts)));
         match unit {

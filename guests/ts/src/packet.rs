@@ -1,19 +1,25 @@
 //! Transport stream packets (ISO/IEC 13818-1, 2.4.3): header, adaptation field, stuffing.
 
-use reelwright_sdk::{Error, Output};
+use std::ops::Range;
+
+use reelwright_sdk::{Error, Gather, Output, Piece, Sample};
 
 /// Bytes of a packet.
 pub(crate) const PACKET: usize = 188;
 /// Bytes of a packet after its header.
 const BODY: usize = PACKET - 4;
 
-/// Bytes of packets that are handed over at once: what is used again and again stays in the processor's cache.
+/// Memory for what is handed over at once, which is some 600 packets; see [`Gather::memory`].
 const AT_ONCE: usize = 32 << 10;
+/// The same of a packet that is filled by payload.
+const WHOLE: usize = 4 + 2 * size_of::<Piece>();
+/// Every host takes so many pieces at once. The packet that reaches [`AT_ONCE`] has a piece a byte at most.
+const _: () = assert!(AT_ONCE / size_of::<Piece>() + BODY < 2048);
 
 /// Whole packets on their way to a file.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
-    bytes: Vec<u8>,
+    gathered: Gather,
     file: Option<Output>,
     /// Why the file takes no more.
     error: Option<Error>,
@@ -22,7 +28,6 @@ pub(crate) struct Out {
 impl Out {
     /// Says where the packets go; until then they stay.
     pub(crate) fn go_to(&mut self, file: Output) {
-        self.bytes.reserve_exact(AT_ONCE + PACKET);
         self.file = Some(file);
     }
 
@@ -38,19 +43,19 @@ impl Out {
     }
 
     /// Room for a packet.
-    fn packet(&mut self) -> &mut Vec<u8> {
-        if self.bytes.len() >= AT_ONCE {
+    fn packet(&mut self) -> &mut Gather {
+        if self.gathered.memory() >= AT_ONCE {
             self.hand_over();
         }
-        &mut self.bytes
+        &mut self.gathered
     }
 
     fn hand_over(&mut self) {
         let Some(file) = &self.file else { return };
-        if !self.bytes.is_empty() && self.error.is_none() {
-            self.error = file.append(&self.bytes, &[]).err();
+        match self.error {
+            None => self.error = self.gathered.append_to(file).err(),
+            Some(_) => self.gathered.clear(),
         }
-        self.bytes.clear();
     }
 }
 
@@ -89,11 +94,12 @@ pub(crate) fn adaptation_only(out: &mut Out, pid: &mut Pid, adaptation: Adaptati
 /// A packet with one PSI section, which has to fit.
 pub(crate) fn section(out: &mut Out, pid: &mut Pid, section: &[u8]) {
     let room = begin(out, pid, true, Adaptation::default(), BODY);
-    let out = &mut out.bytes;
-    out.push(0); // pointer_field
-    out.extend_from_slice(section);
     let stuffing = room.checked_sub(1 + section.len()).expect("a section that fits into a packet");
-    out.extend(std::iter::repeat_n(0xff, stuffing));
+    out.gathered.with(|out| {
+        out.push(0); // pointer_field
+        out.extend_from_slice(section);
+        out.extend(std::iter::repeat_n(0xff, stuffing));
+    });
 }
 
 /// The packets of one PES packet, filled piece by piece.
@@ -117,32 +123,56 @@ impl<'a> Packets<'a> {
     /// Adds the next bytes.
     pub(crate) fn put(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.room == 0 {
-                self.room = begin(self.out, self.pid, false, Adaptation::default(), self.rest);
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(self.room));
-            match now.try_into() {
-                Ok(body) => put_body(&mut self.out.bytes, body),
-                Err(_) => self.out.bytes.extend_from_slice(now),
-            }
-            self.room -= now.len();
-            self.rest -= now.len();
+            let (now, later) = bytes.split_at(self.fill(bytes.len()));
+            self.out.gathered.bytes(now);
             bytes = later;
         }
+    }
+
+    /// Adds the next bytes from a sample's payload.
+    pub(crate) fn put_payload(&mut self, sample: &Sample, bytes: Range<usize>) {
+        let Range { start: mut offset, end } = bytes;
+        while offset < end {
+            let whole = if self.room == 0 { (end - offset) / BODY } else { 0 };
+            offset += if whole > 0 {
+                self.whole_packets(sample, offset, whole) * BODY
+            } else {
+                let len = self.fill(end - offset);
+                // A sample's size has 32 bits.
+                self.out.gathered.payload(sample, offset as u32, len as u32);
+                len
+            };
+        }
+    }
+
+    /// Adds some of so many packets that are filled by payload, and says how many. They are most of all packets.
+    fn whole_packets(&mut self, sample: &Sample, offset: usize, packets: usize) -> usize {
+        let out = self.out.packet();
+        let packets = packets.min((AT_ONCE.saturating_sub(out.memory()) / WHOLE).max(1));
+        let [pid_high, pid_low] = self.pid.number.to_be_bytes();
+        out.interleave(sample, offset as u32, BODY as u32, packets, || {
+            self.pid.counter = (self.pid.counter + 1) & 15;
+            [0x47, pid_high, pid_low, 0x10 | self.pid.counter]
+        });
+        self.rest -= packets * BODY;
+        packets
+    }
+
+    /// How many of the next bytes, 1 or more, go into the current packet, or, if that is full, into another one.
+    fn fill(&mut self, bytes: usize) -> usize {
+        if self.room == 0 {
+            self.room = begin(self.out, self.pid, false, Adaptation::default(), self.rest);
+        }
+        let now = bytes.min(self.room);
+        self.room -= now;
+        self.rest -= now;
+        now
     }
 
     /// Ends the PES packet, which must be whole.
     pub(crate) fn end(self) {
         debug_assert_eq!((self.rest, self.room), (0, 0), "a PES packet of the length that was announced");
     }
-}
-
-/// Copies what fills a packet in parts that are short enough to be loads and stores: in a component, a longer copy is a call
-/// out of it.
-fn put_body(out: &mut Vec<u8>, body: &[u8; BODY]) {
-    out.extend_from_slice(&body[..64]);
-    out.extend_from_slice(&body[64..128]);
-    out.extend_from_slice(&body[128..]);
 }
 
 /// Writes all of a packet but its payload, and says how many bytes of payload it takes to fill it: as many
@@ -162,49 +192,63 @@ fn begin(out: &mut Out, pid: &mut Pid, unit_start: bool, adaptation: Adaptation,
     if room > 0 {
         pid.counter = (pid.counter + 1) & 15;
     }
-    let out = out.packet();
     let [pid_high, pid_low] = pid.number.to_be_bytes();
-    out.extend_from_slice(&[
+    let header = [
         0x47,
         u8::from(unit_start) << 6 | pid_high,
         pid_low,
         u8::from(field > 0) << 5 | u8::from(room > 0) << 4 | pid.counter,
-    ]);
-    if field > 0 {
-        out.push((field - 1) as u8);
-    }
-    if field > 1 {
-        out.push(flags);
-        if let Some(pcr) = adaptation.pcr {
-            // 33 bits, 6 reserved ones, 9 of the extension.
-            out.extend_from_slice(&(pcr << 15 | 0x7e00).to_be_bytes()[2..]);
+    ];
+    out.packet().with(|out| {
+        out.extend_from_slice(&header);
+        if field > 0 {
+            out.push((field - 1) as u8);
         }
-        out.extend(std::iter::repeat_n(0xff, field - needed.max(2)));
-    }
+        if field > 1 {
+            out.push(flags);
+            if let Some(pcr) = adaptation.pcr {
+                // 33 bits, 6 reserved ones, 9 of the extension.
+                out.extend_from_slice(&(pcr << 15 | 0x7e00).to_be_bytes()[2..]);
+            }
+            out.extend(std::iter::repeat_n(0xff, field - needed.max(2)));
+        }
+    });
     room
 }
 
 #[cfg(test)]
 mod tests {
+    use reelwright_sdk::{End, Manifest, Start, Summary, Writer, host, mock::Harness};
+
     use super::*;
 
+    /// Into a file of that name.
+    fn out(name: &str) -> Out {
+        Out { file: Some(host::create(name, "sidecar").unwrap()), ..Out::default() }
+    }
+
+    fn written(mut out: Out) -> Vec<u8> {
+        out.flush().unwrap();
+        out.file.unwrap().read(0, 1 << 20).unwrap()
+    }
+
     fn pes(len: usize, adaptation: Adaptation) -> Vec<u8> {
-        let mut out = Out::default();
+        let mut out = out(&format!("{len}-bytes"));
         let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
         let mut pid = Pid::new(0x101);
         let mut packets = Packets::new(&mut out, &mut pid, adaptation, len);
         bytes.chunks(50).for_each(|piece| packets.put(piece));
         packets.end();
-        out.bytes
+        written(out)
     }
 
     #[test]
     fn a_clock_reference_alone() {
-        let mut out = Out::default();
+        let mut out = out("packets");
         let mut pid = Pid::new(0x1ffe);
         let pcr = Some(0x1_2345_6789);
         adaptation_only(&mut out, &mut pid, Adaptation { pcr, discontinuity: true, ..Adaptation::default() });
-        let out = out.bytes;
+        let out = written(out);
         #[rustfmt::skip]
         assert_eq!(out[..12], [
             0x47,
@@ -253,13 +297,76 @@ mod tests {
         assert!(payload.iter().enumerate().all(|(i, &byte)| byte == i as u8));
     }
 
+    /// Writes each sample's payload twice: as bytes, and as pieces of the sample.
+    struct Twice([(Out, Pid); 2]);
+
+    impl Writer for Twice {
+        fn describe() -> Manifest {
+            Manifest::new("twice", "1.0.0", "ts", "video/mp2t").needs(&["payload"])
+        }
+
+        fn open(_: Start) -> Result<Self, Error> {
+            host::create("", "main")?;
+            Ok(Self(["bytes", "pieces"].map(|name| (out(name), Pid::new(0x101)))))
+        }
+
+        fn write(&mut self, samples: &[Sample], mut payloads: &[u8]) -> Result<u64, Error> {
+            for sample in samples {
+                let (payload, rest) = payloads.split_at(sample.size as usize);
+                payloads = rest;
+                for (i, (out, pid)) in self.0.iter_mut().enumerate() {
+                    let mut packets = Packets::new(out, pid, Adaptation::default(), 14 + payload.len());
+                    packets.put(&[9; 14]);
+                    match i {
+                        0 => packets.put(payload),
+                        _ => packets.put_payload(sample, 0..payload.len()),
+                    }
+                    packets.end();
+                }
+                self.0.iter_mut().try_for_each(|(out, _)| out.flush())?;
+            }
+            Ok(samples.last().map_or(0, |last| last.seq + 1))
+        }
+
+        fn finish(self, _: End) -> Result<Summary, Error> {
+            let [(_, bytes), (_, pieces)] = self.0;
+            assert_eq!(bytes.counter, pieces.counter);
+            Ok(Summary::default())
+        }
+    }
+
+    #[test]
+    fn pieces_make_the_same_packets_as_bytes() {
+        let start = Start {
+            segment: 0,
+            epoch_us: 0,
+            origin_ms: 0,
+            head_room: 0,
+            head_align: 1,
+            tracks: Vec::new(),
+            options: Vec::new(),
+            carry: Vec::new(),
+        };
+        let sizes = [1, 169, 170, 171, 353, 354, 355, 538, 1_500 * BODY - 14, 1_500 * BODY + 3];
+        let payloads: Vec<Vec<u8>> =
+            sizes.iter().map(|&size| (0..size).map(|i| (i % 251) as u8).collect()).collect();
+        let sample = Sample { seq: 0, dts: 0, pts: 0, duration: 0, track: 1, size: 0, bits: 0 };
+        let batch: Vec<_> = payloads.iter().map(|payload| (sample, &payload[..])).collect();
+        let mut harness = Harness::<Twice>::open(start).unwrap();
+        harness.write(&batch).unwrap();
+        let end = End { reason: String::new(), tracks: Vec::new(), properties: Vec::new() };
+        let (_, files) = harness.finish(end).unwrap();
+        let (bytes, pieces) = (&files.0["bytes"].body, &files.0["pieces"].body);
+        assert!(bytes.len() > 3_000 * PACKET && bytes == pieces);
+    }
+
     #[test]
     fn a_section_after_a_discontinuity() {
-        let mut out = Out::default();
+        let mut out = out("packets");
         let mut pid = Pid { discontinuity: true, ..Pid::new(0) };
         section(&mut out, &mut pid, &[1, 2, 3]);
         section(&mut out, &mut pid, &[1, 2, 3]);
-        let out = out.bytes;
+        let out = written(out);
         assert_eq!(out[..11], [0x47, 0x40, 0x00, 0x30, 1, 0x80, 0, 1, 2, 3, 0xff]);
         assert_eq!(out[PACKET..][..9], [0x47, 0x40, 0x00, 0x11, 0, 1, 2, 3, 0xff]);
         assert_eq!(out.len(), 2 * PACKET);

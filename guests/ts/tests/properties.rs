@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use reelwright_sdk::{KEY, Sample, Start};
 use support::*;
 
-/// Samples of two tracks in any order of arrival, with pauses, bursts, late tracks and odd sizes.
+/// Samples of two tracks in any order of arrival, with pauses, bursts, late tracks, odd sizes and pictures of many slices.
 fn arrivals() -> impl Strategy<Value = Media> {
     let step = prop_oneof![6 => 0..50i64, 3 => 50..400i64, 1 => 400..30_000i64];
     let arrival =
@@ -20,6 +20,10 @@ fn arrivals() -> impl Strategy<Value = Media> {
                 let bits = if track == 2 || kind == 0 { KEY } else { 0 };
                 let pts = if track == 1 { *time + offset.max(0) } else { *time };
                 let payload = match (track, size) {
+                    (1, size) if kind > 4 => {
+                        let units: Vec<_> = (0..=size / 50).map(|i| slice(false, 2 + i % 60)).collect();
+                        access_unit(&units.iter().map(Vec::as_slice).collect::<Vec<_>>())
+                    }
                     (1, size) => access_unit(&[&slice(kind == 0, size)]),
                     (_, size) => vec![kind; size.min(8_184)],
                 };

@@ -79,8 +79,12 @@ impl Gather {
 
     /// Appends everything to `output` and starts anew. Returns the offset of the first byte.
     pub fn append_to(&mut self, output: &Output) -> Result<u64, Error> {
-        let offset =
-            if self.is_empty() { output.size() } else { output.append(&self.inline, &self.pieces)? };
+        let offset = match &self.pieces[..] {
+            [] => output.size(),
+            // All that there is, which needs no piece to be said.
+            [piece] if piece.source == Source::Inline => output.append(&self.inline, &[])?,
+            pieces => output.append(&self.inline, pieces)?,
+        };
         self.clear();
         Ok(offset)
     }

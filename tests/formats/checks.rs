@@ -30,7 +30,8 @@ async fn what_is_not_granted_is_refused() {
     assert_eq!(refused(built_in("mp4")).await, said);
     let said = "it needs payload, which this server does not grant: `format-grant` is patch";
     assert_eq!(refused(component("h264")).await, said);
-    assert!(host.formats.load(&built_in("ts")).await.is_ok(), "it needs nothing");
+    assert!(host.formats.load(&component("passthrough")).await.is_ok(), "it needs nothing");
+    assert!(host.formats.load(&built_in("ts")).await.is_ok(), "nor does it");
     assert!(host.formats.get("mp4").is_some(), "the embedded ones are the server's own");
 }
 

@@ -10,7 +10,7 @@ use crate::Error;
 /// Bytes that [`locate`] reads at once: at first, and at most, when there are many units.
 const READ: usize = 64;
 const MAX_READ: usize = 4 << 10;
-/// NAL units of an access unit that are told apart; the largest level of the standard has some 500 slices a picture.
+/// NAL units of an access unit that are told apart, far more than encoders make of it: a list of them has an end.
 pub const MAX_UNITS: usize = 1 << 14;
 
 /// `nal_unit_type` values (ITU-T H.264, table 7-1).
@@ -107,7 +107,7 @@ pub fn locate<E>(
         }
         position = unit.end;
         if !unit.is_empty() {
-            units.push(Located { unit_type: unit_type(&head[length_size.min(head.len())..]), bytes: unit });
+            units.push(Located { unit_type: unit_type(&head[length_size..]), bytes: unit });
         }
     }
     Ok((units, None))

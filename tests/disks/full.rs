@@ -83,7 +83,9 @@ fn full(kind: Kind, mib: u64) {
         let bad = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
         let complaints: Vec<_> = log.lines().skip(said).filter(bad).collect();
         assert_eq!(full(), round, "each time is told once: {complaints:#?}");
-        assert!(complaints.len() <= 4 + 2 * orders.len(), "{complaints:#?}");
+        // A file fails and is repaired. While a part is closed, the next one is open.
+        let open: usize = orders.iter().map(|order| if order.name == "part" { 2 } else { 1 }).sum();
+        assert!(complaints.len() <= 4 + 2 * open, "{complaints:#?}");
 
         let before: Vec<_> = orders.iter().map(|order| order.segments(&volume)).collect();
         volume.free();

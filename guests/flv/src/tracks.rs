@@ -6,6 +6,10 @@ use reelwright_sdk::{Error, Sample, Timebase, Track};
 
 use crate::tag::{Body, COMPOSITION_TIMES, Frame};
 
+/// What is multiplied in 64 bits: 2000 times both, and a `den` of 32 bits, is less than 2^63.
+const MAX_NARROW_NUM: u32 = 1 << 10;
+const MAX_NARROW_TICKS: u64 = 1 << 41;
+
 /// The two places that an FLV file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -145,9 +149,19 @@ impl Tracks {
     /// Milliseconds since the origin, rounded to the nearest. As the origin is a whole number of them,
     /// rounding never moves a sample before it.
     fn file_ms(&self, ticks: i64, timebase: Timebase) -> i128 {
-        let (num, den) = (i128::from(ticks) * i128::from(timebase.num) * 1000, i128::from(timebase.den));
-        (2 * num + den).div_euclid(2 * den) - i128::from(self.origin_ms)
+        nearest_ms(ticks, timebase) - i128::from(self.origin_ms)
     }
+}
+
+/// Ticks in milliseconds, halves rounded up. `timebase.den` is not 0.
+fn nearest_ms(ticks: i64, timebase: Timebase) -> i128 {
+    // WebAssembly divides 128 bits bit by bit. Years of any usual clock take fewer.
+    if timebase.num <= MAX_NARROW_NUM && ticks.unsigned_abs() <= MAX_NARROW_TICKS {
+        let (num, den) = (ticks * i64::from(timebase.num) * 1000, i64::from(timebase.den));
+        return (2 * num + den).div_euclid(2 * den).into();
+    }
+    let (num, den) = (i128::from(ticks) * i128::from(timebase.num) * 1000, i128::from(timebase.den));
+    (2 * num + den).div_euclid(2 * den)
 }
 
 #[cfg(test)]
@@ -206,7 +220,16 @@ mod tests {
         assert_eq!(ms(30 + 1, 1001, 30_000), 34); // 1034.37 - 1000
         assert_eq!(ms(90_000 + 45, 1, 90_000), 1); // 0.5
         assert_eq!(ms(-1, 1, 1000), -1001);
-        // Extremes stay exact.
+        // As exact at the bounds of what is divided in 64 bits, and beyond.
+        let bound = MAX_NARROW_TICKS as i64;
+        for ticks in [0, 1, bound - 1, bound, bound + 1, i64::MAX].into_iter().flat_map(|t| [-t, t]) {
+            for (num, den) in [(1, 1), (1, u32::MAX), (MAX_NARROW_NUM, 90_000), (MAX_NARROW_NUM + 1, 90_000)]
+            {
+                let (time, den_wide) = (i128::from(ticks) * i128::from(num) * 1000, i128::from(den));
+                let (whole, rest) = (time.div_euclid(den_wide), time.rem_euclid(den_wide));
+                assert_eq!(ms(ticks, num, den), whole + i128::from(2 * rest >= den_wide) - 1000);
+            }
+        }
         assert_eq!(ms(i64::MAX, u32::MAX, 1), i128::from(i64::MAX) * i128::from(u32::MAX) * 1000 - 1000);
     }
 

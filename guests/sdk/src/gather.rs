@@ -1,6 +1,11 @@
 //! Collects the bytes of one `append`: own bytes and pieces of samples, in order.
 
-use crate::{Error, Output, Piece, Sample, Source};
+use std::mem::MaybeUninit;
+
+use crate::{
+    Error, Output, Sample, Source,
+    host::{GatheredPiece as Piece, append},
+};
 
 /// Builds one `append` out of many small parts. Own bytes that follow each other become one piece.
 #[derive(Debug, Default)]
@@ -47,16 +52,25 @@ impl Gather {
         runs: usize,
         mut own: impl FnMut() -> [u8; N],
     ) {
+        let (inline, pieces) = (self.inline.len(), self.pieces.len());
+        u32::try_from(inline + N * runs).expect("one append holds less than 4 GiB");
         self.inline.reserve(N * runs);
         self.pieces.reserve(2 * runs);
-        for _ in 0..runs {
-            let at = u32::try_from(self.inline.len()).expect("one append holds less than 4 GiB");
-            self.inline.extend_from_slice(&own());
-            self.pieces.extend_from_slice(&[
-                Piece { source: Source::Inline, seq: 0, offset: at, len: N as u32 },
-                Piece { source: Source::Sample, seq: sample.seq, offset, len: run },
-            ]);
+        let (bytes, _) = self.inline.spare_capacity_mut().as_chunks_mut::<N>();
+        let (pairs, _) = self.pieces.spare_capacity_mut().as_chunks_mut::<2>();
+        let mut at = inline as u32;
+        // These are most of all packets of MPEG-TS: nothing is asked twice.
+        for (bytes, [before, payload]) in bytes[..runs].iter_mut().zip(&mut pairs[..runs]) {
+            *bytes = own().map(MaybeUninit::new);
+            before.write(Piece { source: Source::Inline, seq: 0, offset: at, len: N as u32 });
+            payload.write(Piece { source: Source::Sample, seq: sample.seq, offset, len: run });
+            at += N as u32;
             offset += run;
+        }
+        // SAFETY: so many were written, into room that is there.
+        unsafe {
+            self.inline.set_len(inline + N * runs);
+            self.pieces.set_len(pieces + 2 * runs);
         }
         self.len += runs as u64 * (N as u64 + u64::from(run));
     }
@@ -82,8 +96,8 @@ impl Gather {
         let offset = match &self.pieces[..] {
             [] => output.size(),
             // All that there is, which needs no piece to be said.
-            [piece] if piece.source == Source::Inline => output.append(&self.inline, &[])?,
-            pieces => output.append(&self.inline, pieces)?,
+            [piece] if piece.source == Source::Inline => append(output, &self.inline, &[])?,
+            pieces => append(output, &self.inline, pieces)?,
         };
         self.clear();
         Ok(offset)

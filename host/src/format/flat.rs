@@ -1,17 +1,23 @@
-//! Pieces, taken as they lie in a component's memory.
+//! Lists that cross the boundary as they lie in a component's memory: samples on their way in, pieces out.
 //!
 //! What wasmtime derives for a record finds out, by calls, where each field of each record is and what type it has. A
 //! batch of MPEG-TS has some 800 pieces, and that took longer than all else of an `append`. Here the places are
 //! written down, by the canonical ABI of the component model. Types are checked by what is derived, once, when a
-//! component is linked, and bounds by wasmtime's own list. The traits are documented, what they consist of is not: with each
-//! new wasmtime its `Lift for WasmList` is to be read again. `Vec<Piece>` does the same, more slowly.
+//! component is linked, and bounds by wasmtime's own lists. The traits are documented, what they consist of is not: with
+//! each new wasmtime its `Lift for WasmList` and `Lower for [T]` are to be read again. `Vec<Piece>` and `[Sample]` do the
+//! same, more slowly.
+
+use std::mem::MaybeUninit;
 
 use wasmtime::component::{
-    __internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext},
-    ComponentType, Lift, WasmList,
+    __internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext},
+    ComponentType, Lift, Lower, WasmList,
 };
 
-use super::bindings::reelwright::writer::host::{Piece, Source};
+use super::bindings::reelwright::writer::{
+    host::{Piece, Source},
+    types::Sample,
+};
 
 /// `list<piece>`.
 #[derive(Debug)]
@@ -72,6 +78,79 @@ fn decode(bytes: &[u8]) -> Option<Vec<Piece>> {
     known.then_some(pieces)
 }
 
+/// `sample`, of which a list is written at once.
+#[derive(Debug)]
+#[repr(transparent)]
+#[allow(unreachable_pub, reason = "bindings re-export it")]
+pub struct FlatSample(Sample);
+
+impl FlatSample {
+    /// The same samples.
+    pub(super) fn of(samples: &[Sample]) -> &[Self] {
+        let (first, len) = (samples.as_ptr().cast(), samples.len());
+        // SAFETY: it is a sample and nothing else, and laid out as one.
+        unsafe { std::slice::from_raw_parts(first, len) }
+    }
+}
+
+// SAFETY: it is all that of the sample that it is.
+unsafe impl ComponentType for FlatSample {
+    type Lower = <Sample as ComponentType>::Lower;
+    const ABI: CanonicalAbiInfo = <Sample as ComponentType>::ABI;
+
+    fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> wasmtime::Result<()> {
+        Sample::typecheck(ty, types)
+    }
+}
+
+// SAFETY: a single one is written as the sample it is, a list to where each sample of it belongs.
+unsafe impl Lower for FlatSample {
+    fn linear_lower_to_flat<T>(
+        &self,
+        cx: &mut LowerContext<'_, T>,
+        ty: InterfaceType,
+        dst: &mut MaybeUninit<Self::Lower>,
+    ) -> wasmtime::Result<()> {
+        self.0.linear_lower_to_flat(cx, ty, dst)
+    }
+
+    fn linear_lower_to_memory<T>(
+        &self,
+        cx: &mut LowerContext<'_, T>,
+        ty: InterfaceType,
+        offset: usize,
+    ) -> wasmtime::Result<()> {
+        self.0.linear_lower_to_memory(cx, ty, offset)
+    }
+
+    fn linear_store_list_to_memory<T>(
+        cx: &mut LowerContext<'_, T>,
+        _: InterfaceType,
+        offset: usize,
+        items: &[Self],
+    ) -> wasmtime::Result<()> {
+        // What is behind `offset` was given for these items.
+        let room = &mut cx.as_slice_mut()[offset..][..items.len() * Self::SIZE32];
+        let (places, _) = room.as_chunks_mut::<{ Sample::SIZE32 }>();
+        for (place, item) in places.iter_mut().zip(items) {
+            encode(&item.0, place);
+        }
+        Ok(())
+    }
+}
+
+/// `seq` at 0, `dts` at 8, `pts` at 16, `duration` at 24, `track` at 28, `size` at 32 and `bits` at 36.
+fn encode(sample: &Sample, place: &mut [u8; Sample::SIZE32]) {
+    let &Sample { seq, dts, pts, duration, track, size, bits } = sample;
+    place[..8].copy_from_slice(&seq.to_le_bytes());
+    place[8..16].copy_from_slice(&dts.to_le_bytes());
+    place[16..24].copy_from_slice(&pts.to_le_bytes());
+    place[24..28].copy_from_slice(&duration.to_le_bytes());
+    place[28..32].copy_from_slice(&track.to_le_bytes());
+    place[32..36].copy_from_slice(&size.to_le_bytes());
+    place[36..].copy_from_slice(&bits.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +165,20 @@ mod tests {
         assert!(matches!(first.source, Source::Sample) && matches!(second.source, Source::Inline));
         assert_eq!((first.seq, first.offset, first.len), (0x1f1e_1d1c_1b1a_1918, 0x2322_2120, 0x2726_2524));
         assert_eq!((second.seq, second.offset, second.len), (0, 0, 0));
+
+        assert_eq!((Sample::SIZE32, Sample::ALIGN32), (40, 8));
+        let sample = Sample {
+            seq: 0x0706_0504_0302_0100,
+            dts: 0x0f0e_0d0c_0b0a_0908,
+            pts: 0x1716_1514_1312_1110,
+            duration: 0x1b1a_1918,
+            track: 0x1f1e_1d1c,
+            size: 0x2322_2120,
+            bits: 0x2726_2524,
+        };
+        let mut place = [0; 40];
+        encode(&sample, &mut place);
+        assert_eq!(place.to_vec(), (0..40).collect::<Vec<u8>>());
 
         assert!(decode(&[2; 24]).is_none());
         assert!(decode(&both[1..]).is_none());

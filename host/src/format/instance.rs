@@ -6,12 +6,10 @@ use wasmtime::Store;
 use super::native::Native;
 use super::{
     Cause, Version,
-    bindings::{
-        Plugin,
-        exports::reelwright::writer::writer::Guest,
-        reelwright::writer::types::{End, Error, Sample, Start, Summary, Track},
-    },
+    bindings::reelwright::writer::types::{End, Error, Sample, Start, Summary, Track},
+    flat::FlatSample,
     imports::State,
+    plugin::{Plugin, exports::reelwright::writer::writer::Guest},
     writer::instantiate,
 };
 
@@ -61,7 +59,7 @@ impl Instance {
         if let Self::Native(native) = self {
             return Ok(native.write(store.data_mut(), samples, payloads));
         }
-        self.guest().call_write(store, samples, payloads).await
+        self.guest().call_write(store, FlatSample::of(samples), payloads).await
     }
 
     pub(super) async fn update_tracks(&mut self, store: &mut Store<State>, tracks: &[Track]) -> Answer<bool> {

@@ -72,6 +72,26 @@ pub(crate) mod bindings {
     });
 }
 
+/// Bindings to what a component exports. Samples are written into it as [`flat::FlatSample`]s.
+pub(crate) mod plugin {
+    /// The contract's types.
+    #[allow(unreachable_pub, reason = "the macro re-exports it")]
+    pub mod types {
+        pub use super::super::{bindings::reelwright::writer::types::*, flat::FlatSample as Sample};
+    }
+
+    wasmtime::component::bindgen!({
+        path: "../wit/0.1.0",
+        world: "plugin",
+        imports: { default: async | trappable },
+        exports: { default: async },
+        with: {
+            "reelwright:writer/types": types,
+            "reelwright:writer/host": super::bindings::reelwright::writer::host,
+        },
+    });
+}
+
 /// Bindings to the optional part of it.
 pub(crate) mod recovery_bindings {
     wasmtime::component::bindgen!({

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, types::ComponentItem};
 
 use super::{
-    Engine, bindings,
+    Engine,
     cache::Cache,
     check::{self, Mismatch},
     compile::{CompileError, Urgency},
@@ -22,6 +22,7 @@ use super::{
     limits::{Limit, Limits},
     meters::Meters,
     needs::Needs,
+    plugin::PluginPre,
     recovery_bindings::PluginWithRecoveryPre,
     signature::SignatureError,
     writer::{self, Time},
@@ -111,7 +112,7 @@ pub struct Version {
     /// Where it came from; `None`: from the binary.
     pub file: Option<PathBuf>,
     pub(super) engine: Engine,
-    pub(super) pre: bindings::PluginPre<State>,
+    pub(super) pre: PluginPre<State>,
     /// If it can finish what lost its writer.
     pub(super) recovery: Option<PluginWithRecoveryPre<State>>,
     /// What holds for its format.
@@ -206,7 +207,7 @@ impl Version {
         let recovery = exports(engine, &component).any(|name| name.starts_with(RECOVERY));
         let recovery = recovery.then(|| PluginWithRecoveryPre::new(pre.clone()));
         let recovery = recovery.transpose().map_err(mismatch)?;
-        let pre = bindings::PluginPre::new(pre).map_err(mismatch)?;
+        let pre = PluginPre::new(pre).map_err(mismatch)?;
         let from = file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
         let manifest = describe(engine, &pre, &Arc::new(limits.to_describe()), &from).await?;
         let needs = check_manifest(&manifest).map_err(LoadError::Manifest)?;
@@ -244,7 +245,7 @@ fn exports<'a>(engine: &'a Engine, component: &Component) -> impl Iterator<Item 
 
 async fn describe(
     engine: &Engine,
-    pre: &bindings::PluginPre<State>,
+    pre: &PluginPre<State>,
     limits: &Arc<Limits>,
     from: &str,
 ) -> Result<Manifest, super::FormatError> {

@@ -6,12 +6,9 @@ use wasmtime::{Store, Trap, UpdateDeadline, component::ResourceTableError};
 
 use super::{
     Cause, FormatError, Version,
-    bindings::{
-        Plugin, PluginPre,
-        reelwright::writer::types::{
-            End as WitEnd, Error as WitError, Property, Sample as WitSample, Start as WitStart, Timebase,
-            Track as WitTrack, TrackEnd,
-        },
+    bindings::reelwright::writer::types::{
+        End as WitEnd, Error as WitError, Property, Sample as WitSample, Start as WitStart, Timebase,
+        Track as WitTrack, TrackEnd,
     },
     bundle::Step,
     engine::Engine,
@@ -20,6 +17,7 @@ use super::{
     instance::Instance,
     limits::{Limit, Limits},
     meters::{Call, Mark, Meters},
+    plugin::{Plugin, PluginPre},
 };
 use crate::{
     media::{Sample, Track},

@@ -148,6 +148,7 @@ async fn pieces_are_checked() {
         ("inline", "4 bytes at 1 of the inline bytes, which has 4"),
         ("freed", "sample 9 was freed: 10 is the first that is held"),
         ("future", "there is no sample 10 yet: the next is 10"),
+        ("gathered", "bytes at 0 of sample 0, which has"),
     ] {
         let error = error_of("bad_piece", &[("piece", piece)]).await;
         says(&error, &["write: bad-call: piece 1: ", message]);

@@ -1,11 +1,12 @@
 //! Appends pieces that it has no right to, and passes the host's error on; the option `piece` says which:
 //! `beyond` (ends after the payload), `overflow` (its end does not fit in 32 bits), `inline` (ends after the
-//! inline bytes), `freed` (of a sample that it freed), `future` (of a sample that it was not given yet).
+//! inline bytes), `freed` (of a sample that it freed), `future` (of a sample that it was not given yet), `gathered`
+//! (as `beyond`, by a `Gather`).
 //!
 //! The host must answer `bad-call`, append nothing, and end the segment with an error that says which
 //! piece. Should it take the piece, `write` answers `host-fault`.
 
-use reelwright_sdk::{End, Error, Manifest, Piece, Sample, Source, Start, Summary, Writer};
+use reelwright_sdk::{End, Error, Gather, Manifest, Piece, Sample, Source, Start, Summary, Writer};
 use reelwright_test_components::{Raw, manifest};
 
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl Writer for BadPiece {
         manifest("bad-piece", "1.0.0").option(
             "piece",
             "beyond",
-            "what is wrong with the piece: beyond, overflow, inline, freed or future",
+            "what is wrong with the piece: beyond, overflow, inline, freed, future or gathered",
         )
     }
 
@@ -32,6 +33,13 @@ impl Writer for BadPiece {
         let (first, last) = (samples[0], samples[samples.len() - 1]);
         let piece = |source, seq, offset, len| Piece { source, seq, offset, len };
         let bad = match self.piece.as_str() {
+            "gathered" => {
+                let mut gather = Gather::new();
+                gather.bytes(b"four");
+                gather.payload(&first, 0, first.size + 1);
+                let taken = gather.append_to(&self.raw.out)?;
+                return Err(Error::new("host-fault", format!("the host took a bad piece at {taken}")));
+            }
             "beyond" => piece(Source::Sample, first.seq, 0, first.size + 1),
             "overflow" => piece(Source::Sample, first.seq, 1, u32::MAX),
             "inline" => piece(Source::Inline, 0, 1, 4),

@@ -9,9 +9,12 @@
 
 use std::mem::MaybeUninit;
 
-use wasmtime::component::{
-    __internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext},
-    ComponentType, Lift, Lower, WasmList,
+use wasmtime::{
+    StoreContext, ValRaw,
+    component::{
+        __internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext},
+        ComponentType, Lift, Lower, WasmList,
+    },
 };
 
 use super::bindings::reelwright::writer::{
@@ -19,63 +22,71 @@ use super::bindings::reelwright::writer::{
     types::Sample,
 };
 
-/// `list<piece>`.
-#[derive(Debug)]
-pub(super) struct Pieces(pub(super) Vec<Piece>);
+/// `list<piece>`, where it lies.
+pub(super) struct Pieces(WasmList<u64>);
 
-type List = WasmList<Piece>;
+/// Words of a piece.
+const WORDS: usize = Piece::SIZE32 / size_of::<u64>();
 
-// SAFETY: it is all that of the list that wasmtime has.
-unsafe impl ComponentType for Pieces {
-    type Lower = <List as ComponentType>::Lower;
-    const ABI: CanonicalAbiInfo = <List as ComponentType>::ABI;
+impl Pieces {
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len() / WORDS
+    }
 
-    fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> wasmtime::Result<()> {
-        List::typecheck(ty, types)
+    /// Reads them. `None`: one has a source that there is not.
+    pub(super) fn read<'a, T: 'static>(
+        &self,
+        store: impl Into<StoreContext<'a, T>>,
+    ) -> Option<impl Iterator<Item = Piece> + Clone> {
+        pieces(self.0.as_le_slice(store))
     }
 }
 
-// SAFETY: it makes values of bytes or refuses them, and touches nothing else.
+// SAFETY: it is all that of the list that wasmtime has.
+unsafe impl ComponentType for Pieces {
+    type Lower = <WasmList<Piece> as ComponentType>::Lower;
+    const ABI: CanonicalAbiInfo = <WasmList<Piece> as ComponentType>::ABI;
+
+    fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> wasmtime::Result<()> {
+        WasmList::<Piece>::typecheck(ty, types)
+    }
+}
+
+// SAFETY: it is a list of words at the same place, of the same alignment and as many bytes.
 unsafe impl Lift for Pieces {
     fn linear_lift_from_flat(
         cx: &mut LiftContext<'_>,
         ty: InterfaceType,
         src: &Self::Lower,
     ) -> wasmtime::Result<Self> {
-        // Whether it lies in memory, and is not too long.
-        let list = List::linear_lift_from_flat(cx, ty, src)?;
-        let memory = cx.memory().get(src[0].get_u32() as usize..);
-        let bytes = memory.and_then(|memory| memory.get(..list.len() * Piece::SIZE32));
-        let pieces =
-            bytes.and_then(decode).ok_or_else(|| wasmtime::Error::msg("a piece of no known source"))?;
-        Ok(Self(pieces))
+        let words = usize::try_from(src[1].get_u32()).ok().and_then(|len| len.checked_mul(WORDS));
+        let words = words.and_then(|words| u32::try_from(words).ok());
+        let words =
+            words.ok_or_else(|| wasmtime::Error::msg("a list of pieces that is longer than memory"))?;
+        // What follows finds out whether it lies in memory, and looks at no element.
+        WasmList::linear_lift_from_flat(cx, ty, &[src[0], ValRaw::u32(words)]).map(Self)
     }
 
     fn linear_lift_from_memory(
-        cx: &mut LiftContext<'_>,
-        ty: InterfaceType,
-        bytes: &[u8],
+        _: &mut LiftContext<'_>,
+        _: InterfaceType,
+        _: &[u8],
     ) -> wasmtime::Result<Self> {
-        Vec::linear_lift_from_memory(cx, ty, bytes).map(Self)
+        Err(wasmtime::Error::msg("pieces are an argument, which has its place and length on the stack"))
     }
 }
 
 /// Whole pieces, each with `source` at 0, `seq` at 8, `offset` at 16 and `len` at 20.
-fn decode(bytes: &[u8]) -> Option<Vec<Piece>> {
-    let (pieces, []) = bytes.as_chunks::<{ Piece::SIZE32 }>() else { return None };
-    let mut known = true;
-    let piece = |bytes: &[u8; Piece::SIZE32]| {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        known &= bytes[0] <= 1;
-        Piece {
-            source: if bytes[0] == 0 { Source::Inline } else { Source::Sample },
-            seq: u64::from(word(8)) | u64::from(word(12)) << 32,
-            offset: word(16),
-            len: word(20),
-        }
+fn pieces(words: &[u64]) -> Option<impl Iterator<Item = Piece> + Clone> {
+    let (pieces, _) = words.as_chunks::<WORDS>();
+    let source = |piece: &[u64; WORDS]| u64::from_le(piece[0]) as u8;
+    let piece = move |piece: &[u64; WORDS]| {
+        let [_, seq, place] = piece.map(u64::from_le);
+        let source = if source(piece) == 0 { Source::Inline } else { Source::Sample };
+        Piece { source, seq, offset: place as u32, len: (place >> 32) as u32 }
     };
-    let pieces = pieces.iter().map(piece).collect();
-    known.then_some(pieces)
+    pieces.iter().all(|piece| source(piece) <= 1).then(|| pieces.iter().map(piece))
 }
 
 /// `sample`, of which a list is written at once.
@@ -158,13 +169,17 @@ mod tests {
     #[test]
     fn fields_are_where_the_canonical_abi_puts_them() {
         assert_eq!((Piece::SIZE32, Piece::ALIGN32), (24, 8));
-        let first: Vec<u8> = (0..24).map(|i| if i == 0 { 1 } else { 0x10 + i }).collect();
+        let first: [u8; 24] = std::array::from_fn(|i| if i == 0 { 1 } else { 0x10 + i as u8 });
         let both = [&first[..], &[0; 24]].concat();
-        let pieces = decode(&both).unwrap();
-        let [first, second] = &pieces[..] else { panic!("{pieces:?}") };
+        let words: Vec<u64> = both.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes)).collect();
+        let read: Vec<_> = pieces(&words).unwrap().collect();
+        let [first, second] = &read[..] else { panic!("{read:?}") };
         assert!(matches!(first.source, Source::Sample) && matches!(second.source, Source::Inline));
         assert_eq!((first.seq, first.offset, first.len), (0x1f1e_1d1c_1b1a_1918, 0x2322_2120, 0x2726_2524));
         assert_eq!((second.seq, second.offset, second.len), (0, 0, 0));
+        let of_no_source = [&words[..3], &[u64::from_le(2), 0, 0]].concat();
+        assert!(pieces(&of_no_source).is_none());
+        assert_eq!(pieces(&[]).unwrap().count(), 0);
 
         assert_eq!((Sample::SIZE32, Sample::ALIGN32), (40, 8));
         let sample = Sample {
@@ -179,9 +194,5 @@ mod tests {
         let mut place = [0; 40];
         encode(&sample, &mut place);
         assert_eq!(place.to_vec(), (0..40).collect::<Vec<u8>>());
-
-        assert!(decode(&[2; 24]).is_none());
-        assert!(decode(&both[1..]).is_none());
-        assert_eq!(decode(&[]).unwrap().len(), 0);
     }
 }

@@ -137,6 +137,16 @@ pub struct Output {
     closed: bool,
 }
 
+/// Ends a host function with an error of the contract.
+macro_rules! check {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Ok(Err(error.into())),
+        }
+    };
+}
+
 impl State {
     /// For an instance that is only asked what it is.
     pub(super) fn bare(engine: &Engine, limits: &Arc<Limits>, epoch: Duration, from: &str) -> Self {
@@ -222,14 +232,18 @@ impl State {
     }
 
     fn session(&mut self) -> wasmtime::Result<&mut Session> {
-        self.session.as_mut().ok_or_else(|| wasmtime::Error::msg("it called the host from `describe`"))
+        self.session.as_mut().ok_or_else(no_session)
     }
 
     /// The session and an open output of it.
     fn output(&mut self, output: &Resource<Output>) -> Checked<(&mut Session, OutputId)> {
+        let id = check!(self.open_output(output)?);
+        Ok(Ok((self.session()?, id)))
+    }
+
+    fn open_output(&self, output: &Resource<Output>) -> Checked<OutputId> {
         let &Output { id, closed } = self.table.get(output)?;
-        let session = self.session()?;
-        Ok(if closed { Err(bad_call("the output is closed")) } else { Ok((session, id)) })
+        Ok(if closed { Err(bad_call("the output is closed")) } else { Ok(id) })
     }
 }
 
@@ -237,6 +251,10 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
+}
+
+fn no_session() -> wasmtime::Error {
+    wasmtime::Error::msg("it called the host from `describe`")
 }
 
 fn error(code: &str, message: impl Into<String>) -> Error {
@@ -309,16 +327,6 @@ impl Short for Resource<Output> {
     }
 }
 
-/// Ends a host function with an error of the contract.
-macro_rules! check {
-    ($result:expr) => {
-        match $result {
-            Ok(value) => value,
-            Err(error) => return Ok(Err(error.into())),
-        }
-    };
-}
-
 /// What the functions of the contract do.
 impl State {
     fn do_create(&mut self, name: &str, role: &str) -> Checked<Resource<Output>> {
@@ -365,32 +373,37 @@ impl State {
         Ok(Ok(payload[start..end].to_vec()))
     }
 
-    async fn append_bytes(
-        &mut self,
-        this: Resource<Output>,
-        inline: Bytes,
-        pieces: Vec<Piece>,
-    ) -> Answer<u64> {
-        let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
-        let result = self.do_append(this, inline, pieces).await;
-        self.noted("append", "", &args, result)
-    }
-
-    async fn do_append(&mut self, this: Resource<Output>, inline: Bytes, pieces: Vec<Piece>) -> Checked<u64> {
-        let limits = self.limits.clone();
-        let (session, id) = check!(self.output(&this)?);
-        if pieces.len() as u64 > limits.pieces {
+    /// What an `append` of so many pieces adds, wherever they and the inline bytes lie.
+    fn gather(
+        &self,
+        this: &Resource<Output>,
+        inline: &[u8],
+        count: usize,
+        pieces: impl Iterator<Item = Piece> + Clone,
+    ) -> Checked<Vec<Bytes>> {
+        let limits = &self.limits;
+        check!(self.open_output(this)?);
+        let session = self.session.as_ref().ok_or_else(no_session)?;
+        if count as u64 > limits.pieces {
             return Ok(Err(limits.exceeded(Limit::Pieces).into()));
         }
         if inline.len() as u64 > limits.inline_bytes {
             return Ok(Err(limits.exceeded(Limit::InlineBytes).into()));
         }
-        let (most, limit) = room_for_output(session, &limits);
-        let blocks = match gather(&session.held, &inline, &pieces, most) {
-            Ok(blocks) => blocks,
-            Err(Ungathered::Bad(message)) => return Ok(Err(bad_call(message))),
-            Err(Ungathered::TooMuch) => return Ok(Err(limits.exceeded(limit).into())),
+        let (most, limit) = room_for_output(session, limits);
+        let blocks = match count {
+            0 if inline.len() as u64 > most => Err(Ungathered::TooMuch),
+            0 => Ok(vec![Bytes::copy_from_slice(inline)]),
+            _ => gather(&session.held, inline, pieces, most),
         };
+        Ok(blocks.map_err(|error| match error {
+            Ungathered::Bad(message) => bad_call(message),
+            Ungathered::TooMuch => limits.exceeded(limit).into(),
+        }))
+    }
+
+    async fn do_append(&mut self, this: &Resource<Output>, blocks: Vec<Bytes>) -> Checked<u64> {
+        let (session, id) = check!(self.output(this)?);
         let len = blocks.iter().map(|block| block.len() as u64).sum::<u64>();
         let offset = check!(session.segment.append(id, blocks));
         session.appended_in_call += len;
@@ -399,6 +412,33 @@ impl State {
             check!(session.segment.flush().await);
         }
         Ok(Ok(offset))
+    }
+
+    /// `append` of what was gathered for it, or of what is wrong with that.
+    async fn append_gathered(
+        &mut self,
+        this: &Resource<Output>,
+        args: [u64; 3],
+        gathered: Checked<Vec<Bytes>>,
+    ) -> Answer<u64> {
+        let result = match gathered {
+            Ok(Ok(blocks)) => self.do_append(this, blocks).await,
+            Ok(Err(no)) => Ok(Err(no)),
+            Err(trap) => Err(trap),
+        };
+        self.noted("append", "", &args, result)
+    }
+
+    /// `append` of bytes and pieces that are not a component's.
+    pub(super) async fn append(
+        &mut self,
+        this: Resource<Output>,
+        inline: &[u8],
+        pieces: impl ExactSizeIterator<Item = Piece> + Clone,
+    ) -> Answer<u64> {
+        let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
+        let gathered = self.gather(&this, inline, pieces.len(), pieces);
+        self.append_gathered(&this, args, gathered).await
     }
 
     async fn do_patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Checked<()> {
@@ -515,9 +555,9 @@ impl host::Host for State {
 }
 
 impl host::HostOutput for State {
-    /// For formats that are linked natively; components get [`add_append`].
+    /// Components get [`add_append`].
     async fn append(&mut self, this: Resource<Output>, inline: Vec<u8>, pieces: Vec<Piece>) -> Answer<u64> {
-        self.append_bytes(this, inline.into(), pieces).await
+        self.append(this, &inline, pieces.into_iter()).await
     }
 
     async fn patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
@@ -567,21 +607,23 @@ impl host::HostOutput for State {
     }
 }
 
-/// Links an `append` that takes a component's bytes and pieces as they lie in its memory: as plain vectors they are taken
-/// one by one, and pieces field by field, which a format that appends all of its media feels.
+/// Links an `append` that takes a component's bytes and pieces where they lie in its memory: as plain vectors they are
+/// taken one by one, and pieces field by field, which a format that appends all of its media feels.
 pub(super) fn add_append(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     type Given = (Resource<Output>, WasmList<u8>, Pieces);
     linker.allow_shadowing(true);
     linker.instance("reelwright:writer/host@0.1.0")?.func_wrap_async(
         "[method]output.append",
-        |mut store: StoreContextMut<'_, State>, (this, inline, Pieces(pieces)): Given| {
+        |mut store: StoreContextMut<'_, State>, (this, inline, pieces): Given| {
             Box::new(async move {
-                let most = store.data().limits.hostcall_bytes;
-                if inline.len() as u64 > most {
+                let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
+                if inline.len() as u64 > store.data().limits.hostcall_bytes {
                     return Err(wasmtime::Error::msg(NO_HOSTCALL_BYTES));
                 }
-                let inline = Bytes::copy_from_slice(inline.as_le_slice(&store));
-                Ok((store.data_mut().append_bytes(this, inline, pieces).await?,))
+                let each =
+                    pieces.read(&store).ok_or_else(|| wasmtime::Error::msg("a piece of no known source"))?;
+                let gathered = store.data().gather(&this, inline.as_le_slice(&store), pieces.len(), each);
+                Ok((store.data_mut().append_gathered(&this, args, gathered).await?,))
             })
         },
     )?;
@@ -589,38 +631,40 @@ pub(super) fn add_append(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// The bytes that the pieces name, `most` at most. Long pieces are shared, unless that would keep many inline bytes for a
-/// few. Short ones are copied together: every block has its price for the checksum and the system, and a short one
-/// would keep a long one of a socket in memory.
-fn gather(held: &Held, inline: &Bytes, pieces: &[Piece], most: u64) -> Result<Vec<Bytes>, Ungathered> {
-    if pieces.is_empty() {
-        return if inline.len() as u64 > most { Err(Ungathered::TooMuch) } else { Ok(vec![inline.clone()]) };
-    }
-    let (mut short, mut used) = (0, 0u64);
-    for piece in pieces {
-        short += if piece.len < SHARED { u64::from(piece.len) } else { 0 };
-        used += if matches!(piece.source, Source::Inline) { u64::from(piece.len) } else { 0 };
-    }
-    let shares_inline = used >= inline.len() as u64 / 2;
-    let mut copies = BytesMut::with_capacity(short.min(most).min(FLUSH_AT as u64) as usize);
+/// The bytes that the pieces name, `most` at most. Long pieces of samples are shared. All others are copied together: every
+/// block has its price for the checksum and the system, and a short one would keep a long one of a socket in memory.
+fn gather(
+    held: &Held,
+    inline: &[u8],
+    pieces: impl Iterator<Item = Piece> + Clone,
+    most: u64,
+) -> Result<Vec<Bytes>, Ungathered> {
+    let is_shared = |piece: &Piece| piece.len >= SHARED && matches!(piece.source, Source::Sample);
+    let copied: u64 =
+        pieces.clone().filter(|piece| !is_shared(piece)).map(|piece| u64::from(piece.len)).sum();
+    let mut copies = BytesMut::with_capacity(copied.min(most).min(FLUSH_AT as u64) as usize);
     let (mut blocks, mut total) = (Vec::new(), 0);
-    for (i, piece) in pieces.iter().enumerate() {
-        let source = match piece.source {
-            Source::Inline => inline,
-            Source::Sample => held.get(piece.seq).map_err(|e| Ungathered::Bad(format!("piece {i}: {e}")))?,
+    for (i, piece) in pieces.enumerate() {
+        let shared = match piece.source {
+            Source::Inline => None,
+            Source::Sample => {
+                Some(held.get(piece.seq).map_err(|e| Ungathered::Bad(format!("piece {i}: {e}")))?)
+            }
         };
+        let source = shared.map_or(inline, |payload| &payload[..]);
         let (start, len) = (piece.offset as usize, piece.len as usize);
         let bytes = start.checked_add(len).and_then(|end| source.get(start..end));
-        let bytes = bytes.ok_or_else(|| out_of_range(i, piece, source.len()))?;
+        let bytes = bytes.ok_or_else(|| out_of_range(i, &piece, source.len()))?;
         total += len as u64;
         if total > most {
             return Err(Ungathered::TooMuch);
         }
-        if piece.len >= SHARED && (shares_inline || matches!(piece.source, Source::Sample)) {
-            blocks.extend((!copies.is_empty()).then(|| copies.split().freeze()));
-            blocks.push(source.slice_ref(bytes));
-        } else {
-            copies.extend_from_slice(bytes);
+        match shared {
+            Some(payload) if is_shared(&piece) => {
+                blocks.extend((!copies.is_empty()).then(|| copies.split().freeze()));
+                blocks.push(payload.slice_ref(bytes));
+            }
+            _ => copies.extend_from_slice(bytes),
         }
     }
     blocks.extend((!copies.is_empty()).then(|| copies.freeze()));
@@ -682,7 +726,7 @@ mod tests {
         let mut held = Held::default();
         let payload: Bytes = (0..5000u32).map(|i| i as u8).collect::<Vec<_>>().into();
         held.push(0, payload.clone());
-        let inline = Bytes::from_static(b"headtail");
+        let inline = b"headtail";
         let pieces = [
             piece(Source::Inline, 0, 0, 4),
             piece(Source::Sample, 0, 7, 1023),
@@ -692,26 +736,17 @@ mod tests {
             piece(Source::Sample, 0, 1, 2),
         ];
         let expected = [b"head", &payload[7..2054], b"tail", &payload[1..3]].concat();
-        let Ok(blocks) = gather(&held, &inline, &pieces, expected.len() as u64) else { panic!() };
+        let Ok(blocks) = gather(&held, inline, pieces.into_iter(), expected.len() as u64) else { panic!() };
         assert_eq!(blocks.concat(), expected);
         let [before, long, after] = &blocks[..] else { panic!("{} blocks", blocks.len()) };
         assert!(lies_in(long, &payload) && !lies_in(before, &payload) && !lies_in(after, &payload));
 
-        let one_less = gather(&held, &inline, &pieces, expected.len() as u64 - 1);
+        let one_less = gather(&held, inline, pieces.into_iter(), expected.len() as u64 - 1);
         assert!(matches!(one_less, Err(Ungathered::TooMuch)));
         let beyond = [pieces[0], piece(Source::Sample, 0, 4999, 2)];
-        let Err(Ungathered::Bad(message)) = gather(&held, &inline, &beyond, u64::MAX) else { panic!() };
+        let Err(Ungathered::Bad(message)) = gather(&held, inline, beyond.into_iter(), u64::MAX) else {
+            panic!()
+        };
         assert_eq!(message, "piece 1: 2 bytes at 4999 of sample 0, which has 5000");
-    }
-
-    #[test]
-    fn many_inline_bytes_are_not_kept_for_a_few() {
-        let (held, inline) = (Held::default(), Bytes::from(vec![7; 10_000]));
-        for (used, is_shared) in [(4_000, false), (6_000, true)] {
-            let pieces = [piece(Source::Inline, 0, 1, used)];
-            let Ok(blocks) = gather(&held, &inline, &pieces, 10_000) else { panic!() };
-            assert_eq!((blocks.len(), blocks[0].len()), (1, used as usize));
-            assert_eq!(lies_in(&blocks[0], &inline), is_shared, "{used} of 10000");
-        }
     }
 }

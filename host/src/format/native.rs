@@ -211,7 +211,7 @@ impl native::Host for State {
             offset: p.offset,
             len: p.len,
         };
-        now(host::HostOutput::append(self, output(number), inline.into(), pieces.iter().map(piece).collect()))
+        now(self.append(output(number), inline, pieces.iter().map(piece)))
     }
 
     fn patch(&mut self, number: u32, offset: u64, bytes: &[u8]) -> Result<(), sdk::Error> {

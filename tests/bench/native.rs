@@ -136,7 +136,8 @@ impl Sink for IntoFiles {
 /// A format's writer on one of the sinks.
 pub(crate) struct NativeWriter<W> {
     writer: W,
-    copies_payload: bool,
+    /// Bytes of each payload that `write` is given, at most.
+    copied: usize,
     next_seq: u64,
     held: Rc<RefCell<Held>>,
     files: Option<Rc<RefCell<Files>>>,
@@ -174,24 +175,20 @@ impl<W: Writer> NativeWriter<W> {
         held: Rc<RefCell<Held>>,
         files: Option<Rc<RefCell<Files>>>,
     ) -> anyhow::Result<Self> {
-        let copies_payload = W::describe().needs.iter().any(|need| need == "payload");
-        Ok(Self { writer: writer.map_err(failed)?, copies_payload, next_seq: 0, held, files })
+        let copied = W::describe().copied();
+        Ok(Self { writer: writer.map_err(failed)?, copied, next_seq: 0, held, files })
     }
 
     /// Writes a batch.
     #[expect(clippy::await_holding_refcell_ref, reason = "nobody else runs meanwhile on this thread")]
     pub(crate) async fn write(&mut self, batch: &[Sample]) -> anyhow::Result<()> {
-        let mut payloads = Vec::new();
-        if self.copies_payload {
-            payloads.reserve_exact(batch.iter().map(|sample| sample.data.len()).sum());
-        }
+        let start = |sample: &Sample| sample.data.len().min(self.copied);
+        let mut payloads = Vec::with_capacity(batch.iter().map(start).sum());
         let mut held = self.held.borrow_mut();
         let samples: Vec<sdk::Sample> = batch
             .iter()
             .map(|sample| {
-                if self.copies_payload {
-                    payloads.extend_from_slice(&sample.data);
-                }
+                payloads.extend_from_slice(&sample.data[..start(sample)]);
                 held.payloads.push_back(sample.data.clone());
                 self.next_seq += 1;
                 header(sample, self.next_seq - 1)

@@ -22,7 +22,7 @@ use crate::{
 type Row = (&'static str, &'static [&'static str]);
 
 /// Refused, with little of everything.
-const EARLY: [Row; 68] = [
+const EARLY: [Row; 71] = [
     ("describe-loop", &["describe: it exceeded the limit `describe-time` of 100ms"]),
     ("describe-trap", &["describe: it trapped: wasm trap: wasm `unreachable`"]),
     ("describe-create", &["describe: it trapped: it called the host from `describe`"]),
@@ -36,6 +36,9 @@ const EARLY: [Row; 68] = [
     ("manifest-codecs", &["its manifest is wrong: 20000 codecs"]),
     ("manifest-mime", &["its manifest is wrong: mime \"text/html\\r\\nSet-Cookie"]),
     ("manifest-option", &["its manifest is wrong: option \"a b\\n\""]),
+    ("manifest-start", &["its manifest is wrong: payload-start \"4097\": a whole number from 1 to 4096"]),
+    ("manifest-start-words", &["its manifest is wrong: payload-start \"all\\nof it\""]),
+    ("manifest-properties", &["its manifest is wrong: 20000 properties"]),
     ("manifest-help", &["its manifest is wrong: option \"x\": its help"]),
     ("open-loop", &["pass 1", "open: it exceeded the limit `open-time` of 200ms"]),
     ("open-trap", &["open: it trapped", "this component opens nothing"]),

@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use crate::Error;
 
-/// Bytes that [`locate`] reads at once: at first, and at most, when there are many units.
+/// Bytes of an access unit in which [`locate`] mostly finds all of its heads.
+pub const START: u16 = 64;
+/// Bytes that it reads at once where it does not: at first, and at most, when there are many units.
 const READ: usize = 64;
 const MAX_READ: usize = 4 << 10;
 /// NAL units of an access unit that are told apart, far more than encoders make of it: a list of them has an end.
@@ -80,19 +82,22 @@ pub struct Located {
 }
 
 /// The NAL units of a length-prefixed access unit of `size` bytes that is kept elsewhere, and what is wrong behind the
-/// last of them; see [`length_prefixed`]. `read` gives bytes of it from an offset on, so many or as many as there are;
-/// only lengths and first bytes are looked at. More than [`MAX_UNITS`] are wrong.
+/// last of them; see [`length_prefixed`]. `start` is how it begins, or nothing; `read` gives bytes of it from an offset on,
+/// so many or as many as there are; only lengths and first bytes are looked at. More than [`MAX_UNITS`] are wrong.
 pub fn locate<E>(
     size: usize,
     length_size: u8,
+    start: &[u8],
     mut read: impl FnMut(usize, usize) -> Result<Vec<u8>, E>,
 ) -> Result<(Vec<Located>, Option<Error>), E> {
     let length_size = usize::from(length_size);
     let (mut units, mut position) = (Vec::new(), 0);
-    let (mut read_from, mut bytes, mut at_once) = (0, Vec::new(), READ);
+    let (mut read_from, mut bytes, mut at_once) = (0, start, READ);
+    let mut kept;
     while position < size {
         if bytes.len() < (position + length_size + 1).min(size) - read_from {
-            (read_from, bytes) = (position, read(position, at_once)?);
+            kept = read(position, at_once)?;
+            (read_from, bytes) = (position, &kept);
             at_once = (2 * at_once).min(MAX_READ);
         }
         let head = &bytes[(position - read_from).min(bytes.len())..];
@@ -156,6 +161,8 @@ pub fn unescape(nal: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -189,18 +196,28 @@ mod tests {
             units.iter().flat_map(|unit| [&(unit.len() as u16).to_be_bytes(), &unit[..]].concat()).collect();
         for cut in (0..whole.len()).step_by(97).chain([1, 2, 3, whole.len()]) {
             let data = &whole[..cut];
-            let mut looked_at = 0;
-            let (located, error) = locate(data.len(), 2, |offset, len| {
-                let bytes = &data[offset..data.len().min(offset + len)];
-                looked_at += bytes.len();
-                Ok::<_, ()>(bytes.to_vec())
-            })
-            .unwrap();
+            let looked_at = Cell::new(0);
+            let locate = |start: &[u8]| {
+                looked_at.set(0);
+                let read = |offset, len| {
+                    let bytes = &data[offset..data.len().min(offset + len)];
+                    looked_at.set(looked_at.get() + bytes.len());
+                    Ok::<_, ()>(bytes.to_vec())
+                };
+                locate(data.len(), 2, start, read).unwrap()
+            };
+            for known in [1, 2, 3, 4, 64, 5000] {
+                let start = &data[..data.len().min(known)];
+                assert_eq!(locate(start), locate(&[]), "{known} of {cut} bytes");
+            }
+            assert!(looked_at.get() <= 64 + data.len(), "{looked_at:?} of {cut}");
+            locate(data);
+            assert_eq!(looked_at.get(), 0, "what is known is not read again");
+            let (located, error) = locate(&[]);
             let good: Vec<_> = length_prefixed(data, 2).map_while(Result::ok).collect();
             assert_eq!(located.iter().map(|unit| &data[unit.bytes.clone()]).collect::<Vec<_>>(), good);
             assert!(located.iter().zip(&good).all(|(unit, bytes)| unit.unit_type == unit_type(bytes)));
             assert_eq!(error, length_prefixed(data, 2).find_map(Result::err), "{cut} bytes");
-            assert!(looked_at <= 64 + data.len(), "{looked_at} of {cut}");
         }
     }
 
@@ -208,7 +225,7 @@ mod tests {
     fn there_is_an_end_to_the_units_that_are_located() {
         let data = [1, 0x41].repeat(4 << 20);
         let read = |offset: usize, len| Ok::<_, ()>(data[offset..data.len().min(offset + len)].to_vec());
-        let (located, error) = locate(data.len(), 1, read).unwrap();
+        let (located, error) = locate(data.len(), 1, &[], read).unwrap();
         assert_eq!((located.len(), located.last().unwrap().bytes.clone()), (MAX_UNITS, 32_767..32_768));
         assert_eq!(error.unwrap().message, "more than 16384 of them: the one at byte 32768 of 8388608 bytes");
     }

@@ -7,6 +7,9 @@ use crate::{
     host::{GatheredPiece as Piece, append},
 };
 
+/// Bytes up to which it is quicker to copy them here: how runtimes copy memory of any length is a call.
+const SHORT: usize = 24;
+
 /// Builds one `append` out of many small parts. Own bytes that follow each other become one piece.
 #[derive(Debug, Default)]
 pub struct Gather {
@@ -24,7 +27,13 @@ impl Gather {
     /// Adds own bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
         let offset = self.inline.len();
-        self.inline.extend_from_slice(bytes);
+        if bytes.len() > SHORT {
+            self.inline.extend_from_slice(bytes);
+        } else {
+            let (words, rest) = bytes.as_chunks::<4>();
+            words.iter().for_each(|word| self.inline.extend_from_slice(word));
+            rest.iter().for_each(|&byte| self.inline.push(byte));
+        }
         self.extend_inline(offset);
     }
 

@@ -48,6 +48,9 @@ pub const DISCONTINUITY: u32 = 2;
 /// Corrupt bit of [`Sample::bits`].
 pub const CORRUPT: u32 = 4;
 
+/// The property of a manifest that asks for the beginnings of payloads.
+const PAYLOAD_START: &str = "payload-start";
+
 /// A format's side of the contract. One value writes one segment.
 pub trait Writer: Sized {
     /// What the format is. Always the same, without side effects.
@@ -63,8 +66,8 @@ pub trait Writer: Sized {
         Ok(false)
     }
 
-    /// Takes samples, with their payloads in a row if the manifest needs `payload`. Returns the first
-    /// sequence number that is still needed.
+    /// Takes samples, with their payloads in a row if the manifest needs `payload`, or their beginnings if it has
+    /// [`Manifest::payload_start`]. Returns the first sequence number that is still needed.
     fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error>;
 
     /// Ends the segment.
@@ -112,6 +115,21 @@ impl Manifest {
     pub fn needs(mut self, needs: &[&str]) -> Self {
         self.needs = needs.iter().map(|&n| n.into()).collect();
         self
+    }
+
+    /// Asks for the first bytes of each payload, 1 to 4,096 of each; see [`with_starts`].
+    pub fn payload_start(mut self, bytes: u16) -> Self {
+        self.properties.push(Property { key: PAYLOAD_START.into(), value: bytes.to_string() });
+        self
+    }
+
+    /// Bytes of each payload that `write` is given, at most: what a host of one's own has to know.
+    pub fn copied(&self) -> usize {
+        if self.needs.iter().any(|need| need == "payload") {
+            return usize::MAX;
+        }
+        let start = self.properties.iter().find(|property| property.key == PAYLOAD_START);
+        start.and_then(|start| start.value.parse().ok()).unwrap_or(0)
     }
 
     /// Adds an option.
@@ -173,6 +191,22 @@ impl Summary {
         self.properties.push(Property { key: key.into(), value: value.to_string() });
         self
     }
+}
+
+/// The samples of a `write`, each with the beginning of its payload, for a manifest that asks for so many `bytes` of each
+/// by [`Manifest::payload_start`]. A host that does not know of it gives none.
+pub fn with_starts<'a>(
+    samples: &'a [Sample],
+    payloads: &'a [u8],
+    bytes: u16,
+) -> impl Iterator<Item = (&'a Sample, &'a [u8])> {
+    let mut rest = payloads;
+    samples.iter().map(move |sample| {
+        let len = sample.size.min(bytes.into()) as usize;
+        let (start, after) = rest.split_at_checked(len).unwrap_or_default();
+        rest = after;
+        (sample, start)
+    })
 }
 
 impl Sample {
@@ -351,4 +385,27 @@ macro_rules! export_writer {
 pub fn log_panics() {
     #[cfg(target_arch = "wasm32")]
     std::panic::set_hook(Box::new(|info| host::log(0, &info.to_string())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_have_the_beginnings_of_their_payloads_or_none() {
+        let sample = |size| Sample { seq: 0, dts: 0, pts: 0, duration: 0, track: 1, size, bits: 0 };
+        let samples = [2, 0, 3, 9].map(sample);
+        let starts = |payloads: &'static [u8]| with_starts(&samples, payloads, 3).map(|(_, start)| start);
+        assert!(starts(b"aabbbccc").eq([&b"aa"[..], b"", b"bbb", b"ccc"]));
+        assert!(starts(b"").eq([b""; 4]));
+    }
+
+    #[test]
+    fn how_much_of_a_payload_a_manifest_asks_for() {
+        let manifest = Manifest::new("x", "1.0.0", "x", "video/x");
+        assert_eq!(manifest.copied(), 0);
+        let start = manifest.payload_start(64);
+        assert_eq!(start.copied(), 64);
+        assert_eq!(start.needs(&["payload"]).copied(), usize::MAX, "all is more");
+    }
 }

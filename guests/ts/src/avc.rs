@@ -37,7 +37,7 @@ impl Avc {
 }
 
 /// The NAL units of a sample, and what has to be known before the first one is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AccessUnit {
     /// The good ones.
     units: Vec<Located>,
@@ -71,13 +71,15 @@ impl Part<'_> {
 impl AccessUnit {
     /// Reads a sample of `size` bytes. One that is broken as the configuration has it, but begins with a start code, is
     /// taken for the Annex B that some publishers send; in that order, because a length of 256 to 511
-    /// in four bytes begins like a start code. `read` gives payload from an offset on, fewer bytes at its end.
+    /// in four bytes begins like a start code. `start` is how the payload begins, or nothing; `read` gives payload from an
+    /// offset on, fewer bytes at its end.
     pub(crate) fn read<E>(
         avc: &Avc,
         size: usize,
+        start: &[u8],
         mut read: impl FnMut(usize, usize) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
-        let (mut units, mut damage) = nal::locate(size, avc.length_size, &mut read)?;
+        let (mut units, mut damage) = nal::locate(size, avc.length_size, start, &mut read)?;
         let is_broken = damage.is_some() && units.len() < nal::MAX_UNITS;
         if is_broken && nal::is_annex_b(&read(0, START_CODE.len())?) {
             (units, damage) = (between_start_codes(&read(0, size)?), None);
@@ -181,7 +183,12 @@ mod tests {
             let end = data.len().min(offset + len);
             Ok::<_, std::convert::Infallible>(data[offset..end].to_vec())
         };
-        AccessUnit::read(avc, data.len(), read).unwrap()
+        let unit = AccessUnit::read(avc, data.len(), &[], read).unwrap();
+        for known in [3, 64, data.len()] {
+            let start = &data[..known.min(data.len())];
+            assert_eq!(AccessUnit::read(avc, data.len(), start, read).unwrap(), unit, "{known} bytes known");
+        }
+        unit
     }
 
     fn written(avc: &Avc, data: &[u8]) -> Vec<u8> {

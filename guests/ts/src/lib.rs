@@ -4,7 +4,8 @@
 //! it ends. Times go on over the segments of a run, and so do counters and clock where the segment before
 //! left them, so segments can be joined byte by byte.
 //!
-//! Packets name the payload that is in them, which stays in the host: all that is looked at are the heads of NAL units.
+//! Packets name the payload that is in them, which stays in the host: all that is looked at are the heads of NAL units,
+//! which mostly are in the first bytes that come with a sample.
 //!
 //! - `mux`: what comes in which order; `clock`: times, PCR; `carry`: from segment to segment
 //! - `packet`, `pes`, `psi`: the layers of the transport stream
@@ -22,7 +23,10 @@ mod packet;
 mod pes;
 mod psi;
 
-use reelwright_sdk::{End, Error, Manifest, Recover, Sample, Start, Summary, Track, Writer, host};
+use reelwright_codec::nal;
+use reelwright_sdk::{
+    End, Error, Manifest, Recover, Sample, Start, Summary, Track, Writer, host, with_starts,
+};
 
 use crate::mux::Mux;
 use crate::packet::PACKET;
@@ -35,7 +39,9 @@ pub struct Ts {
 
 impl Writer for Ts {
     fn describe() -> Manifest {
-        Manifest::new("ts", env!("CARGO_PKG_VERSION"), "ts", "video/mp2t").codecs(&["avc1", "mp4a"])
+        Manifest::new("ts", env!("CARGO_PKG_VERSION"), "ts", "video/mp2t")
+            .codecs(&["avc1", "mp4a"])
+            .payload_start(nal::START)
     }
 
     fn open(start: Start) -> Result<Self, Error> {
@@ -48,8 +54,9 @@ impl Writer for Ts {
         self.mux.update(&tracks)
     }
 
-    fn write(&mut self, samples: &[Sample], _: &[u8]) -> Result<u64, Error> {
-        let result = samples.iter().try_for_each(|sample| self.mux.sample(sample));
+    fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
+        let result = with_starts(samples, payloads, nal::START)
+            .try_for_each(|(sample, start)| self.mux.sample(sample, start));
         // What came before a bad sample stays, as it would have in a batch of its own.
         self.mux.out.flush()?;
         result?;

@@ -162,8 +162,8 @@ impl Mux {
         Ok(true)
     }
 
-    /// Adds one sample. After an error nothing of it was added.
-    pub(crate) fn sample(&mut self, sample: &Sample) -> Result<(), Error> {
+    /// Adds one sample, whose payload begins with `start`, if that is known. After an error nothing of it was added.
+    pub(crate) fn sample(&mut self, sample: &Sample, start: &[u8]) -> Result<(), Error> {
         let Some(index) = self.tracks.iter().position(|t| t.id == sample.track && t.live) else {
             return Err(Error::bad_input(format!(
                 "sample {} is of track {}, which was not announced",
@@ -174,7 +174,7 @@ impl Mux {
             self.counts.empty_samples += 1;
             return Ok(());
         }
-        let Some(unit) = self.unit(index, sample)? else { return Ok(()) };
+        let Some(unit) = self.unit(index, sample, start)? else { return Ok(()) };
 
         let track = &mut self.tracks[index];
         let dts = track.scale.ticks(sample.dts);
@@ -223,11 +223,11 @@ impl Mux {
     }
 
     /// Reads a sample; `None` if nothing of it is good.
-    fn unit(&mut self, index: usize, sample: &Sample) -> Result<Option<Unit>, Error> {
+    fn unit(&mut self, index: usize, sample: &Sample, start: &[u8]) -> Result<Option<Unit>, Error> {
         let size = sample.size as usize;
         match &self.tracks[index].codec {
             Codec::Avc(avc) => {
-                let mut picture = AccessUnit::read(avc, size, |offset, len| {
+                let mut picture = AccessUnit::read(avc, size, start, |offset, len| {
                     host::read_sample(sample.seq, offset as u32, len as u32)
                 })?;
                 if let Some(damage) = picture.damage.take() {

@@ -98,7 +98,7 @@ pub(crate) fn section(out: &mut Out, pid: &mut Pid, section: &[u8]) {
     out.gathered.with(|out| {
         out.push(0); // pointer_field
         out.extend_from_slice(section);
-        out.extend(std::iter::repeat_n(0xff, stuffing));
+        stuff(out, stuffing);
     });
 }
 
@@ -210,10 +210,16 @@ fn begin(out: &mut Out, pid: &mut Pid, unit_start: bool, adaptation: Adaptation,
                 // 33 bits, 6 reserved ones, 9 of the extension.
                 out.extend_from_slice(&(pcr << 15 | 0x7e00).to_be_bytes()[2..]);
             }
-            out.extend(std::iter::repeat_n(0xff, field - needed.max(2)));
+            stuff(out, field - needed.max(2));
         }
     });
     room
+}
+
+/// Adds so many bytes of stuffing; word by word, since a runtime fills memory of any length by a call.
+fn stuff(out: &mut Vec<u8>, bytes: usize) {
+    (0..bytes / 16).for_each(|_| out.extend_from_slice(&[0xff; 16]));
+    (0..bytes % 16).for_each(|_| out.push(0xff));
 }
 
 #[cfg(test)]

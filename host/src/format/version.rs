@@ -34,6 +34,8 @@ const RECOVERY: &str = "reelwright:writer/recovery@0.1";
 
 /// Most codecs, needs or options of a manifest.
 const MAX_LISTED: usize = 64;
+/// Most bytes of each payload that a component is given unless it needs all.
+const MAX_START: usize = 4096;
 
 /// Why a component is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +96,8 @@ pub struct Manifest {
     pub codecs: Vec<String>,
     pub needs: Vec<String>,
     pub options: Vec<OptionSpec>,
+    /// Keys and values; those of which nothing is known here are left alone.
+    pub properties: Vec<(String, String)>,
 }
 
 /// An option of a format.
@@ -121,7 +125,8 @@ pub struct Version {
     pub meters: Arc<Meters>,
     /// How often it was taken out of use while it wrote.
     pub(super) recalls: Arc<AtomicU64>,
-    pub(super) copies_payload: bool,
+    /// Bytes of each payload that `write` is given, at most.
+    pub(super) copied: usize,
     /// What its manifest says that it needs.
     pub(super) needs: Needs,
 }
@@ -211,13 +216,14 @@ impl Version {
         let from = file.as_ref().map_or("embedded".into(), |f| f.display().to_string());
         let manifest = describe(engine, &pre, &Arc::new(limits.to_describe()), &from).await?;
         let needs = check_manifest(&manifest).map_err(LoadError::Manifest)?;
+        let start = payload_start(&manifest).map_err(LoadError::Manifest)?;
         let grant = engine.policy().grant;
         if file.is_some() && !grant.contains(needs) {
             return Err(LoadError::NotGranted { missing: needs.without(grant), grant });
         }
         let resolved = Arc::new(limits.for_format(&manifest.format));
         Ok(Self {
-            copies_payload: needs.contains(Needs::PAYLOAD),
+            copied: if needs.contains(Needs::PAYLOAD) { usize::MAX } else { start },
             needs,
             manifest,
             sha256,
@@ -270,6 +276,7 @@ async fn describe(
             .into_iter()
             .map(|o| OptionSpec { key: o.key, default_value: o.default_value, help: o.help })
             .collect(),
+        properties: m.properties.into_iter().map(|p| (p.key, p.value)).collect(),
     })
 }
 
@@ -297,10 +304,13 @@ fn check_manifest(manifest: &Manifest) -> Result<Needs, String> {
     if !(1..=128).contains(&mime.len()) || !mime.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
         return Err(format!("mime {:?}: 1 to 128 printable characters", cut(mime, 80)));
     }
-    let Manifest { codecs, options, .. } = manifest;
-    for (what, found) in
-        [("codecs", codecs.len()), ("needs", manifest.needs.len()), ("options", options.len())]
-    {
+    let Manifest { codecs, needs, options, properties, .. } = manifest;
+    for (what, found) in [
+        ("codecs", codecs.len()),
+        ("needs", needs.len()),
+        ("options", options.len()),
+        ("properties", properties.len()),
+    ] {
         if found > MAX_LISTED {
             return Err(format!("{found} {what}, at most {MAX_LISTED}"));
         }
@@ -319,7 +329,16 @@ fn check_manifest(manifest: &Manifest) -> Result<Needs, String> {
             }
         }
     }
-    Needs::parse(&manifest.needs).map_err(|need| {
+    Needs::parse(needs).map_err(|need| {
         format!("it needs {:?}, which this server does not have: {}", cut(need, 80), Needs::ALL)
     })
+}
+
+/// How many first bytes of each payload it asks for.
+fn payload_start(manifest: &Manifest) -> Result<usize, String> {
+    let Some((_, value)) = manifest.properties.iter().find(|(key, _)| key == "payload-start") else {
+        return Ok(0);
+    };
+    let bytes = value.parse().ok().filter(|bytes| (1..=MAX_START).contains(bytes));
+    bytes.ok_or_else(|| format!("payload-start {:?}: a whole number from 1 to {MAX_START}", cut(value, 80)))
 }

@@ -28,7 +28,7 @@ use crate::{
 const MAX_BATCH: usize = 64;
 /// Most bytes of the samples of one `write`, if there are several.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-/// The same where payloads are copied into the component, whose memory then is as large as the largest batch was.
+/// The same of what is copied into the component, whose memory then is as large as the largest batch was.
 const MAX_COPIED_BYTES: usize = 96 << 10;
 /// Most bytes of `carry`.
 const MAX_CARRY: usize = 64 << 10;
@@ -300,13 +300,14 @@ impl Writer {
 
     /// Writes samples: any number, in run time. What is appended is on its way to the disk when this returns.
     pub async fn write(&mut self, samples: &[Sample]) -> Result<(), FormatError> {
-        let most = if self.version.copies_payload { MAX_COPIED_BYTES } else { MAX_BATCH_BYTES };
+        let most_of_each = self.version.copied;
         let mut rest = samples;
         while !rest.is_empty() {
-            let mut bytes = 0;
+            let (mut bytes, mut copied) = (0, 0);
             let fits = |sample: &&Sample| {
                 bytes += sample.data.len();
-                bytes <= most
+                copied += sample.data.len().min(most_of_each);
+                bytes <= MAX_BATCH_BYTES && copied <= MAX_COPIED_BYTES
             };
             let count = rest.iter().take(MAX_BATCH).take_while(fits).count().max(1);
             let (batch, after) = rest.split_at(count);
@@ -320,13 +321,11 @@ impl Writer {
     }
 
     async fn write_batch(&mut self, batch: &[Sample]) -> Result<(), Cause> {
-        let copies = self.version.copies_payload;
+        let most_of_each = self.version.copied;
+        let copied = |sample: &Sample| sample.data.len().min(most_of_each);
         self.last_ms = batch.iter().map(|s| s.dts_ms).fold(self.last_ms, i64::max);
         let last_ms = self.last_ms;
-        let mut payloads = Vec::new();
-        if copies {
-            payloads.reserve_exact(batch.iter().map(|s| s.data.len()).sum());
-        }
+        let mut payloads = Vec::with_capacity(batch.iter().map(copied).sum());
         let bytes = batch.iter().map(|sample| sample.data.len() as u64).sum();
         self.store.data().meters.given(batch.len() as u64, bytes);
         let session = self.session_mut();
@@ -338,9 +337,7 @@ impl Writer {
         let headers: Vec<WitSample> = batch
             .iter()
             .map(|sample| {
-                if copies {
-                    payloads.extend_from_slice(&sample.data);
-                }
+                payloads.extend_from_slice(&sample.data[..copied(sample)]);
                 WitSample {
                     seq: session.held.push(sample.dts_ms, sample.data.clone()),
                     dts: sample.dts_ms,

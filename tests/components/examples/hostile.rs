@@ -15,7 +15,8 @@ use std::{
 };
 
 use reelwright_sdk::{
-    End, Error, Manifest, Output, Piece, Recover, Sample, Source, Start, Summary, Track, Writer, host,
+    End, Error, Manifest, Output, Piece, Property, Recover, Sample, Source, Start, Summary, Track, Writer,
+    host,
 };
 use reelwright_test_components::{LATE, Raw, manifest};
 
@@ -381,6 +382,10 @@ impl Hostile {
     }
 }
 
+fn property(key: &str, value: &str) -> Property {
+    Property { key: key.into(), value: value.into() }
+}
+
 impl Writer for Hostile {
     fn describe() -> Manifest {
         let order = Order::read();
@@ -399,6 +404,9 @@ impl Writer for Hostile {
             "manifest-codecs" => good.codecs = vec!["avc1".into(); 20_000],
             "manifest-mime" => good.mime = "text/html\r\nSet-Cookie: x=y\r\n".into(),
             "manifest-option" => good = good.option("a b\n", "x", "help"),
+            "manifest-start" => good = good.payload_start(4097),
+            "manifest-start-words" => good.properties.push(property("payload-start", "all\nof it")),
+            "manifest-properties" => good.properties = vec![property("x", "y"); 20_000],
             "manifest-help" => good = good.option("x", "y", &"help\n".repeat(100_000)),
             "undeclared-patch" | "undeclared-read" => good.needs.clear(),
             _ => {}

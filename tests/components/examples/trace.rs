@@ -2,10 +2,13 @@
 //! host promises (order, times, keys, freed numbers) can be read from its file.
 //!
 //! `open` and `update-tracks` list the tracks, a sample's line says what its header says and sums up its
-//! payload, which it reads by `read-sample`.
+//! payload, which it reads by `read-sample`. It asks for the beginnings of payloads as well, and refuses a wrong one.
 
-use reelwright_sdk::{End, Error, Manifest, Sample, Start, Summary, Track, Writer, host};
+use reelwright_sdk::{End, Error, Manifest, Sample, Start, Summary, Track, Writer, host, with_starts};
 use reelwright_test_components::{Raw, manifest};
+
+/// Some samples are shorter.
+const START: u16 = 300;
 
 #[derive(Debug)]
 pub struct Trace(Raw);
@@ -32,7 +35,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 impl Writer for Trace {
     fn describe() -> Manifest {
-        manifest("trace", "1.0.0")
+        manifest("trace", "1.0.0").payload_start(START)
     }
 
     fn open(start: Start) -> Result<Self, Error> {
@@ -54,9 +57,16 @@ impl Writer for Trace {
         Ok(true)
     }
 
-    fn write(&mut self, samples: &[Sample], _: &[u8]) -> Result<u64, Error> {
-        for s in samples {
+    fn write(&mut self, samples: &[Sample], payloads: &[u8]) -> Result<u64, Error> {
+        let starts: usize = samples.iter().map(|s| s.size.min(START.into()) as usize).sum();
+        if payloads.len() != starts {
+            return Err(Error::bad_input(format!("{} bytes of starts, not {starts}", payloads.len())));
+        }
+        for (s, start) in with_starts(samples, payloads, START) {
             let payload = host::read_sample(s.seq, 0, s.size)?;
+            if start != &payload[..payload.len().min(START.into())] {
+                return Err(Error::bad_input(format!("sample {} does not begin with {start:02x?}", s.seq)));
+            }
             self.0.line(format_args!(
                 "sample {} track={} dts={} pts={} size={} bits={} sum={:016x}",
                 s.seq,

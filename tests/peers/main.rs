@@ -25,8 +25,9 @@ mod usage;
 use std::{
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -35,6 +36,7 @@ use anyhow::{Context, bail};
 use plan::{Cell, Options};
 use report::Run;
 use servers::{Kind, Server};
+use usage::Usage;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -54,13 +56,16 @@ fn main() -> anyhow::Result<()> {
     let begun = Instant::now();
     for round in 0..options.rounds {
         for cell in plan::cells(&options) {
-            for kind in plan::servers(&cell, &options, round) {
-                eprint!("round {} of {}: {} {kind} … ", round + 1, options.rounds, cell.name);
-                let run = record(&cell, kind, round, &folder)
-                    .with_context(|| format!("{} {kind}, round {round}", cell.name))?;
-                eprintln!("{}", run.in_short());
-                writeln!(log, "{}", serde_json::to_string(&run)?)?;
-                runs.push(run);
+            for kinds in plan::servers(&cell, &options, round) {
+                let names = kinds.iter().map(Kind::to_string).collect::<Vec<_>>().join(", ");
+                eprintln!("round {} of {}: {}: {names}", round + 1, options.rounds, cell.name);
+                let made = record(&cell, &kinds, round, &folder)
+                    .with_context(|| format!("{} {names}, round {round}", cell.name))?;
+                for run in made {
+                    eprintln!("  {}: {}", run.server, run.in_short());
+                    writeln!(log, "{}", serde_json::to_string(&run)?)?;
+                    runs.push(run);
+                }
             }
         }
     }
@@ -80,57 +85,104 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// One server records one cell once.
-fn record(cell: &Cell, kind: Kind, round: usize, folder: &std::path::Path) -> anyhow::Result<Run> {
+/// Servers record a cell once, all at the same time.
+fn record(cell: &Cell, kinds: &[Kind], round: usize, folder: &Path) -> anyhow::Result<Vec<Run>> {
     let clip = media::clip(cell.media)?;
-    let home = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
-    let mut server = Server::start(kind, cell, home.path())?;
-    let idle = server.usage()?;
-    let watch = (cell.measures_delay && kind.is_flv()).then(|| delay::Watch::start(server.files(8)));
-    let meter = usage::Meter::start(server.pid());
+    let started = kinds.iter().map(|&kind| Started::new(kind, cell, folder));
+    let started = started.collect::<anyhow::Result<Vec<_>>>()?;
+    let published = thread::scope(|scope| {
+        let publish = |one: &Started| {
+            let (clip, url) = (&clip, one.server.url().to_owned());
+            scope.spawn(move || publish(cell, clip, &url))
+        };
+        let senders: Vec<_> = started.iter().map(publish).collect();
+        senders.into_iter().map(|sender| sender.join().expect("the thread does not panic")).collect()
+    });
+    let published: anyhow::Result<Vec<Published>> = published;
+    started.into_iter().zip(published?).map(|(one, sent)| one.run(cell, round, folder, sent)).collect()
+}
+
+/// What a sender came to.
+struct Published {
+    sent: report::Sent,
+    took: Duration,
+    cpu: f64,
+}
+
+/// Sends the streams of a cell.
+fn publish(cell: &Cell, clip: &Path, url: &str) -> anyhow::Result<Published> {
     let begun = Instant::now();
     let mut publish = Command::new(env!("CARGO_BIN_EXE_reelwright"));
-    publish.arg("publish").arg(&clip).arg(server.url());
+    publish.arg("publish").arg(clip).arg(url);
     publish.args(["--streams", &cell.streams.to_string()]);
     publish.args(["--duration", &cell.seconds.to_string(), "--chunk-size", &cell.chunk_size.to_string()]);
     publish.args(["--speed", if cell.is_paced { "1" } else { "0" }]);
     let sender = publish.env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (said, sender) = usage::wait(sender)?;
     let took = begun.elapsed();
-    let metered = meter.stop();
     if !sender.success {
         bail!("publishing: {said}");
     }
-    let rss = server.usage()?.rss_kib;
-    server.finish(Duration::from_secs(60))?;
-    let used = server.usage()?;
-    let watched = watch.map(delay::Watch::stop);
     let sent = report::Sent::parse(&said).with_context(|| format!("{said:?}"))?;
-    let files = server.media()?;
-    let void = check::fault(cell, kind, &sent, &files, folder)?;
-    let delays = match (&watched, sent.begin_us) {
-        (Some(watched), Some(begin_us)) => Some(watched.delays(begin_us, sent.spread_us)?),
-        _ => None,
-    };
-    let bytes = files.iter().map(|file| fs::metadata(file).map(|file| file.len())).sum::<Result<u64, _>>()?;
-    drop(server);
-    Ok(Run {
-        cell: cell.name.into(),
-        server: kind.to_string(),
-        round,
-        streams: cell.streams,
-        media_seconds: cell.seconds * cell.streams as f64,
-        seconds: took.as_secs_f64(),
-        used: used.since(&idle),
-        steady: steady(cell, &sent, &metered),
-        rss_kib: rss,
-        idle_rss_kib: idle.rss_kib,
-        sender_cpu: sender.cpu,
-        sent,
-        bytes,
-        delays,
-        void,
-    })
+    Ok(Published { sent, took, cpu: sender.cpu })
+}
+
+/// A server that waits for its streams.
+struct Started {
+    kind: Kind,
+    server: Server,
+    idle: Usage,
+    watch: Option<delay::Watch>,
+    meter: usage::Meter,
+    _home: tempfile::TempDir,
+}
+
+impl Started {
+    fn new(kind: Kind, cell: &Cell, folder: &Path) -> anyhow::Result<Self> {
+        let home = tempfile::Builder::new().prefix("run-").tempdir_in(folder)?;
+        let server = Server::start(kind, cell, home.path())?;
+        let idle = server.usage()?;
+        let watch = (cell.measures_delay && kind.is_flv()).then(|| delay::Watch::start(server.files(8)));
+        let meter = usage::Meter::start(server.pid());
+        Ok(Self { kind, server, idle, watch, meter, _home: home })
+    }
+
+    /// Looks at what was recorded.
+    fn run(self, cell: &Cell, round: usize, folder: &Path, published: Published) -> anyhow::Result<Run> {
+        let Self { kind, mut server, idle, watch, meter, _home } = self;
+        let Published { sent, took, cpu } = published;
+        let metered = meter.stop();
+        let rss = server.usage()?.rss_kib;
+        server.finish(Duration::from_secs(60))?;
+        let used = server.usage()?;
+        let watched = watch.map(delay::Watch::stop);
+        let files = server.media()?;
+        let void = check::fault(cell, kind, &sent, &files, folder)?;
+        let delays = match (&watched, sent.begin_us) {
+            (Some(watched), Some(begin_us)) => Some(watched.delays(begin_us, sent.spread_us)?),
+            _ => None,
+        };
+        let sizes = files.iter().map(|file| fs::metadata(file).map(|file| file.len()));
+        let bytes = sizes.sum::<Result<u64, _>>()?;
+        drop(server);
+        Ok(Run {
+            cell: cell.name.into(),
+            server: kind.to_string(),
+            round,
+            streams: cell.streams,
+            media_seconds: cell.seconds * cell.streams as f64,
+            seconds: took.as_secs_f64(),
+            used: used.since(&idle),
+            steady: steady(cell, &sent, &metered),
+            rss_kib: rss,
+            idle_rss_kib: idle.rss_kib,
+            sender_cpu: cpu,
+            sent,
+            bytes,
+            delays,
+            void,
+        })
+    }
 }
 
 /// Processor time a second while all streams run: from a second after the last has begun until the first ends.

@@ -101,13 +101,13 @@ pub(super) fn cells(options: &Options) -> Vec<Cell> {
     };
     let mut cells = vec![
         Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 9.0, ALL) },
-        Cell { side_by_side: 2, ..cell(SIDE_BY_SIDE, Media::Usual, 200, 12.0, SANDBOX) },
+        Cell { side_by_side: 2, ..cell(SIDE_BY_SIDE, Media::Usual, 200, 10.0, SANDBOX) },
         Cell { chunk_size: 128, ..cell("200, chunks of 128", Media::Usual, 200, 6.0, TWO) },
-        cell("1", Media::Usual, 1, 5.5, ONE),
-        cell("50", Media::Usual, 50, 5.5, FORMATS),
-        cell("500", Media::Usual, 500, 5.5, FLV),
-        cell("50 of 20 Mb/s", Media::High, 50, 5.5, FLV),
-        cell("1000 of 300 kb/s", Media::Low, 1000, 5.5, FLV),
+        cell("1", Media::Usual, 1, 5.0, ONE),
+        cell("50", Media::Usual, 50, 5.0, FORMATS),
+        cell("500", Media::Usual, 500, 5.0, FLV),
+        cell("50 of 20 Mb/s", Media::High, 50, 5.0, FLV),
+        cell("1000 of 300 kb/s", Media::Low, 1000, 5.0, FLV),
         Cell { is_paced: false, ..cell("flat out", Media::Usual, 1, 900.0, FORMATS) },
     ];
     cells.retain(|cell| options.cells.is_empty() || options.cells.iter().any(|name| *name == cell.name));

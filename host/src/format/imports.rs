@@ -748,5 +748,10 @@ mod tests {
             panic!()
         };
         assert_eq!(message, "piece 1: 2 bytes at 4999 of sample 0, which has 5000");
+
+        let inline: Vec<u8> = (0..3000u32).map(|i| (i / 8) as u8).collect();
+        let own = [piece(Source::Inline, 0, 1000, 2000), piece(Source::Inline, 0, 0, 1000)];
+        let Ok(blocks) = gather(&held, &inline, own.into_iter(), 3000) else { panic!() };
+        assert_eq!(blocks, [[&inline[1000..], &inline[..1000]].concat()]);
     }
 }

@@ -96,10 +96,10 @@ fn record(cell: &Cell, kinds: &[Kind], round: usize, folder: &Path) -> anyhow::R
             scope.spawn(move || publish(cell, clip, &url))
         };
         let senders: Vec<_> = started.iter().map(publish).collect();
-        senders.into_iter().map(|sender| sender.join().expect("the thread does not panic")).collect()
-    });
-    let published: anyhow::Result<Vec<Published>> = published;
-    started.into_iter().zip(published?).map(|(one, sent)| one.run(cell, round, folder, sent)).collect()
+        let sent = senders.into_iter().map(|sender| sender.join().expect("the thread does not panic"));
+        sent.collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    started.into_iter().zip(published).map(|(one, sent)| one.run(cell, round, folder, sent)).collect()
 }
 
 /// What a sender came to.

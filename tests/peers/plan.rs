@@ -120,15 +120,13 @@ pub(super) fn cells(options: &Options) -> Vec<Cell> {
 /// The servers of a cell, those together that run at once, in an order that differs from round to round.
 pub(super) fn servers(cell: &Cell, options: &Options, round: usize) -> Vec<Vec<Kind>> {
     let is_asked = |kind: &Kind| options.only.is_empty() || options.only.contains(&kind.to_string());
-    let rotated = |mut kinds: Vec<Kind>| {
-        let by = round % kinds.len().max(1);
-        kinds.rotate_left(by);
-        kinds
-    };
     let groups = cell.servers.chunks(cell.side_by_side);
-    let groups = groups.map(|group| rotated(group.iter().copied().filter(is_asked).collect()));
-    let mut groups: Vec<_> = groups.filter(|group| !group.is_empty()).collect();
-    let by = round % groups.len().max(1);
-    groups.rotate_left(by);
-    groups
+    let groups = groups.map(|group| turned(group.iter().copied().filter(is_asked).collect(), round));
+    turned(groups.filter(|group| !group.is_empty()).collect(), round)
+}
+
+fn turned<T>(mut all: Vec<T>, by: usize) -> Vec<T> {
+    let by = by % all.len().max(1);
+    all.rotate_left(by);
+    all
 }

@@ -7,10 +7,9 @@ use std::ops::Range;
 
 use crate::Error;
 
-/// Bytes of an access unit in which [`locate`] mostly finds all of its heads.
+/// Bytes of an access unit in which [`locate`] mostly finds all heads, and which it reads at once where it does not.
 pub const START: u16 = 64;
-/// Bytes that it reads at once where it does not: at first, and at most, when there are many units.
-const READ: usize = 64;
+/// The same at most, when there are many units.
 const MAX_READ: usize = 4 << 10;
 /// NAL units of an access unit that are told apart, far more than encoders make of it: a list of them has an end.
 pub const MAX_UNITS: usize = 1 << 14;
@@ -92,7 +91,7 @@ pub fn locate<E>(
 ) -> Result<(Vec<Located>, Option<Error>), E> {
     let length_size = usize::from(length_size);
     let (mut units, mut position) = (Vec::new(), 0);
-    let (mut read_from, mut bytes, mut at_once) = (0, start, READ);
+    let (mut read_from, mut bytes, mut at_once) = (0, start, START.into());
     let mut kept;
     while position < size {
         if bytes.len() < (position + length_size + 1).min(size) - read_from {

@@ -29,16 +29,11 @@ pub(super) struct Pieces(WasmList<u64>);
 const WORDS: usize = Piece::SIZE32 / size_of::<u64>();
 
 impl Pieces {
-    /// How many they are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len() / WORDS
-    }
-
     /// Reads them. `None`: one has a source that there is not.
     pub(super) fn read<'a, T: 'static>(
         &self,
         store: impl Into<StoreContext<'a, T>>,
-    ) -> Option<impl Iterator<Item = Piece> + Clone> {
+    ) -> Option<impl ExactSizeIterator<Item = Piece> + Clone> {
         pieces(self.0.as_le_slice(store))
     }
 }
@@ -78,7 +73,7 @@ unsafe impl Lift for Pieces {
 }
 
 /// Whole pieces, each with `source` at 0, `seq` at 8, `offset` at 16 and `len` at 20.
-fn pieces(words: &[u64]) -> Option<impl Iterator<Item = Piece> + Clone> {
+fn pieces(words: &[u64]) -> Option<impl ExactSizeIterator<Item = Piece> + Clone> {
     let (pieces, _) = words.as_chunks::<WORDS>();
     let source = |piece: &[u64; WORDS]| u64::from_le(piece[0]) as u8;
     let piece = move |piece: &[u64; WORDS]| {

@@ -373,37 +373,38 @@ impl State {
         Ok(Ok(payload[start..end].to_vec()))
     }
 
-    /// What an `append` of so many pieces adds, wherever they and the inline bytes lie.
+    /// What an `append` adds and to what, wherever the pieces and the inline bytes lie.
     fn gather(
         &self,
         this: &Resource<Output>,
         inline: &[u8],
-        count: usize,
-        pieces: impl Iterator<Item = Piece> + Clone,
-    ) -> Checked<Vec<Bytes>> {
+        pieces: impl ExactSizeIterator<Item = Piece> + Clone,
+    ) -> Checked<(OutputId, Vec<Bytes>)> {
         let limits = &self.limits;
-        check!(self.open_output(this)?);
+        let id = check!(self.open_output(this)?);
         let session = self.session.as_ref().ok_or_else(no_session)?;
-        if count as u64 > limits.pieces {
+        if pieces.len() as u64 > limits.pieces {
             return Ok(Err(limits.exceeded(Limit::Pieces).into()));
         }
         if inline.len() as u64 > limits.inline_bytes {
             return Ok(Err(limits.exceeded(Limit::InlineBytes).into()));
         }
         let (most, limit) = room_for_output(session, limits);
-        let blocks = match count {
+        let blocks = match pieces.len() {
             0 if inline.len() as u64 > most => Err(Ungathered::TooMuch),
             0 => Ok(vec![Bytes::copy_from_slice(inline)]),
             _ => gather(&session.held, inline, pieces, most),
         };
-        Ok(blocks.map_err(|error| match error {
-            Ungathered::Bad(message) => bad_call(message),
-            Ungathered::TooMuch => limits.exceeded(limit).into(),
-        }))
+        Ok(match blocks {
+            Ok(blocks) => Ok((id, blocks)),
+            Err(Ungathered::Bad(message)) => Err(bad_call(message)),
+            Err(Ungathered::TooMuch) => Err(limits.exceeded(limit).into()),
+        })
     }
 
-    async fn do_append(&mut self, this: &Resource<Output>, blocks: Vec<Bytes>) -> Checked<u64> {
-        let (session, id) = check!(self.output(this)?);
+    async fn do_append(&mut self, gathered: Checked<(OutputId, Vec<Bytes>)>) -> Checked<u64> {
+        let (id, blocks) = check!(gathered?);
+        let session = self.session()?;
         let len = blocks.iter().map(|block| block.len() as u64).sum::<u64>();
         let offset = check!(session.segment.append(id, blocks));
         session.appended_in_call += len;
@@ -417,15 +418,10 @@ impl State {
     /// `append` of what was gathered for it, or of what is wrong with that.
     async fn append_gathered(
         &mut self,
-        this: &Resource<Output>,
         args: [u64; 3],
-        gathered: Checked<Vec<Bytes>>,
+        gathered: Checked<(OutputId, Vec<Bytes>)>,
     ) -> Answer<u64> {
-        let result = match gathered {
-            Ok(Ok(blocks)) => self.do_append(this, blocks).await,
-            Ok(Err(no)) => Ok(Err(no)),
-            Err(trap) => Err(trap),
-        };
+        let result = self.do_append(gathered).await;
         self.noted("append", "", &args, result)
     }
 
@@ -437,8 +433,8 @@ impl State {
         pieces: impl ExactSizeIterator<Item = Piece> + Clone,
     ) -> Answer<u64> {
         let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
-        let gathered = self.gather(&this, inline, pieces.len(), pieces);
-        self.append_gathered(&this, args, gathered).await
+        let gathered = self.gather(&this, inline, pieces);
+        self.append_gathered(args, gathered).await
     }
 
     async fn do_patch(&mut self, this: Resource<Output>, offset: u64, bytes: Vec<u8>) -> Checked<()> {
@@ -616,14 +612,14 @@ pub(super) fn add_append(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         "[method]output.append",
         |mut store: StoreContextMut<'_, State>, (this, inline, pieces): Given| {
             Box::new(async move {
-                let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
                 if inline.len() as u64 > store.data().limits.hostcall_bytes {
                     return Err(wasmtime::Error::msg(NO_HOSTCALL_BYTES));
                 }
-                let each =
+                let pieces =
                     pieces.read(&store).ok_or_else(|| wasmtime::Error::msg("a piece of no known source"))?;
-                let gathered = store.data().gather(&this, inline.as_le_slice(&store), pieces.len(), each);
-                Ok((store.data_mut().append_gathered(&this, args, gathered).await?,))
+                let args = [this.rep().into(), inline.len() as u64, pieces.len() as u64];
+                let gathered = store.data().gather(&this, inline.as_le_slice(&store), pieces);
+                Ok((store.data_mut().append_gathered(args, gathered).await?,))
             })
         },
     )?;

@@ -162,6 +162,11 @@ impl Closed {
     }
 }
 
+/// What a component is given of a payload of which it is given so many bytes at most.
+fn beginning(sample: &Sample, most: usize) -> &[u8] {
+    &sample.data[..sample.data.len().min(most)]
+}
+
 fn not_finished(component: String, (error, orphan): (segment::OutputError, Orphan)) -> Failed {
     Failed { error: FormatError { component, call: "finish", cause: Cause::Output(error) }, orphan }
 }
@@ -306,7 +311,7 @@ impl Writer {
             let (mut bytes, mut copied) = (0, 0);
             let fits = |sample: &&Sample| {
                 bytes += sample.data.len();
-                copied += sample.data.len().min(most_of_each);
+                copied += beginning(sample, most_of_each).len();
                 bytes <= MAX_BATCH_BYTES && copied <= MAX_COPIED_BYTES
             };
             let count = rest.iter().take(MAX_BATCH).take_while(fits).count().max(1);
@@ -322,10 +327,10 @@ impl Writer {
 
     async fn write_batch(&mut self, batch: &[Sample]) -> Result<(), Cause> {
         let most_of_each = self.version.copied;
-        let copied = |sample: &Sample| sample.data.len().min(most_of_each);
         self.last_ms = batch.iter().map(|s| s.dts_ms).fold(self.last_ms, i64::max);
         let last_ms = self.last_ms;
-        let mut payloads = Vec::with_capacity(batch.iter().map(copied).sum());
+        let mut payloads =
+            Vec::with_capacity(batch.iter().map(|sample| beginning(sample, most_of_each).len()).sum());
         let bytes = batch.iter().map(|sample| sample.data.len() as u64).sum();
         self.store.data().meters.given(batch.len() as u64, bytes);
         let session = self.session_mut();
@@ -337,7 +342,7 @@ impl Writer {
         let headers: Vec<WitSample> = batch
             .iter()
             .map(|sample| {
-                payloads.extend_from_slice(&sample.data[..copied(sample)]);
+                payloads.extend_from_slice(beginning(sample, most_of_each));
                 WitSample {
                     seq: session.held.push(sample.dts_ms, sample.data.clone()),
                     dts: sample.dts_ms,

@@ -323,8 +323,7 @@ fn part(fiber: bool, effort: Effort) -> Part {
 }
 
 fn component(engine: &Engine) -> wasmtime::Result<Component> {
-    let file = concat!(env!("REELWRIGHT_GUESTS_DIR"), "/components/boundary.wasm");
-    Component::from_file(engine.wasmtime(), file)
+    Component::from_file(engine.wasmtime(), reelwright_built_components::component("boundary"))
 }
 
 /// Measures and prints.

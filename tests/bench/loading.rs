@@ -104,7 +104,7 @@ pub(crate) fn run(runtime: &Runtime, engine: &Engine, memory: &Memory, effort: E
         let cache = data.path().join("components");
         let formats = Formats::open(engine.clone(), Some(data.path()), None, Limits::default()).await?;
         for (format, memory) in FORMATS.into_iter().zip(&memory.0) {
-            let file = Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format!("{format}.wasm"));
+            let file = Path::new(env!("OUT_DIR")).join(format!("{format}.wasm"));
             let mut compile = Rounds::new();
             for _ in 0..effort.pick(5, 1) {
                 remove_files(&cache)?;

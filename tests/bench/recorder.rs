@@ -67,7 +67,7 @@ impl Recorder {
 
     /// Loads a built-in format once more, as another version. Returns the hashes of both.
     pub(crate) async fn versions(&self, format: &str) -> anyhow::Result<[String; 2]> {
-        let file = Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format).with_extension("wasm");
+        let file = Path::new(env!("OUT_DIR")).join(format).with_extension("wasm");
         // A custom section, which means nothing (component model, Binary.md).
         let wasm = [std::fs::read(&file)?, vec![0, 5, 4, b'n', b'o', b't', b'e']].concat();
         let loaded = self.formats.stage(wasm, lineup::Source::Command(file), None, None)?.outcome().await?;

@@ -6,25 +6,13 @@ use std::{
 };
 
 use crate::{
+    guests::{component, embedded, marked},
     media,
     process::until,
     readers::{self, FORMATS},
     senders::{self, Pace, Sender},
     server::Server,
 };
-
-/// A component that the build made.
-fn component(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(name)).unwrap()
-}
-
-/// The same component with other bytes: a custom section, which means nothing, at its end.
-fn marked(mut wasm: Vec<u8>) -> Vec<u8> {
-    let name = b"mark";
-    wasm.extend([0, 1 + name.len() as u8, name.len() as u8]);
-    wasm.extend(name);
-    wasm
-}
 
 /// Puts a file into the formats folder, whole or not at all.
 fn install(server: &Server, name: &str, wasm: &[u8]) {
@@ -53,7 +41,7 @@ fn a_new_format_is_one_file() {
     let server = Server::start();
     let refused = server.cli("record localStreamName=cam pathToFile=cam type=raw");
     assert!(!refused.success && refused.description.contains("flv, mp4, ts"), "{refused:?}");
-    install(&server, "raw.wasm", &component("components/passthrough.wasm"));
+    install(&server, "raw.wasm", &component("passthrough"));
     until("format raw", || {
         server.cli("record localStreamName=cam pathToFile=cam type=raw").success.then_some(())
     });
@@ -66,13 +54,13 @@ fn a_new_format_is_one_file() {
 #[test]
 fn a_format_is_replaced_between_two_files_without_loss() {
     let server = Server::start_with(|dir| {
-        fs::write(dir.join("formats/raw.wasm"), component("components/passthrough.wasm")).unwrap();
+        fs::write(dir.join("formats/raw.wasm"), component("passthrough")).unwrap();
         Vec::new()
     });
     let id = server.record("cam", "cam", "raw", "chunkLength=1");
     let _sender = senders::endless(&media::clip(), &server.url("cam"));
     until("the first file", || server.media("cam_part0000.raw").exists().then_some(()));
-    install(&server, "raw.wasm", &component("components/passthrough_v2.wasm"));
+    install(&server, "raw.wasm", &component("passthrough_v2"));
     // Its first line says which version wrote a file.
     let is_new = |part: &PathBuf| fs::read(part).is_ok_and(|bytes| bytes.starts_with(b"raw 2.0.0\n"));
     until("a file by the new version", || server.parts("cam", "raw").last().filter(|p| is_new(p)).map(drop));
@@ -98,7 +86,7 @@ fn a_built_in_format_is_replaced_between_two_files_without_loss() {
     let id = server.record("cam", "cam", "flv", "chunkLength=1");
     let _sender = senders::endless(&media::clip(), &server.url("cam"));
     until("the first file", || server.media("cam_part0000.flv").exists().then_some(()));
-    install(&server, "flv.wasm", &marked(component("flv.wasm")));
+    install(&server, "flv.wasm", &marked(embedded("flv"), 1));
     // The log says which component writes a file: by its hash, for the version is the same.
     let component = |part: &str| {
         let line = server.logged(&[" recording ", part, "component="]);
@@ -121,12 +109,12 @@ fn a_built_in_format_is_replaced_between_two_files_without_loss() {
 #[test]
 fn what_is_no_format_is_refused_with_its_name_and_the_rest_works() {
     let server = Server::start_with(|dir| {
-        let good = component("components/passthrough.wasm");
+        let good = component("passthrough");
         fs::write(dir.join("formats/truncated.wasm"), &good[..good.len() / 2]).unwrap();
         fs::write(dir.join("formats/empty.wasm"), b"").unwrap();
         fs::write(dir.join("formats/text.wasm"), b"not a component").unwrap();
-        fs::write(dir.join("formats/other.wasm"), component("components/wrong_world.wasm")).unwrap();
-        fs::write(dir.join("formats/spins.wasm"), component("components/spin_in_describe.wasm")).unwrap();
+        fs::write(dir.join("formats/other.wasm"), component("wrong_world")).unwrap();
+        fs::write(dir.join("formats/spins.wasm"), component("spin_in_describe")).unwrap();
         fs::write(dir.join("formats/good.wasm"), good).unwrap();
         Vec::new()
     });
@@ -144,7 +132,7 @@ fn what_is_no_format_is_refused_with_its_name_and_the_rest_works() {
 #[test]
 fn a_bad_file_does_not_push_out_the_good_one_that_it_replaces() {
     let server = Server::start_with(|dir| {
-        fs::write(dir.join("formats/raw.wasm"), component("components/passthrough.wasm")).unwrap();
+        fs::write(dir.join("formats/raw.wasm"), component("passthrough")).unwrap();
         vec!["--event-log".into(), dir.join("events").display().to_string()]
     });
     install(&server, "raw.wasm", b"\0asm no more");
@@ -161,7 +149,7 @@ fn a_bad_file_does_not_push_out_the_good_one_that_it_replaces() {
 
 /// The hostile component, told to misbehave behind the 200th sample of a file, as a format of that name.
 fn told_to(what: &str, name: &str) -> Vec<u8> {
-    let mut wasm = component("components/hostile.wasm");
+    let mut wasm = component("hostile");
     let title = b"hostile order: ";
     let at = wasm.windows(title.len()).position(|bytes| bytes == title).unwrap() + title.len();
     let order = format!("{:64}", format!("late {what} {name}"));
@@ -185,8 +173,7 @@ fn components_that_misbehave_harm_no_recording_beside_them() {
             fs::write(dir.join(format!("formats/{what}.wasm")), told_to(what, &name(what))).unwrap();
         }
         // This one misbehaves at once, so it never gets that far.
-        fs::write(dir.join("formats/trap_in_write.wasm"), component("components/trap_in_write.wasm"))
-            .unwrap();
+        fs::write(dir.join("formats/trap_in_write.wasm"), component("trap_in_write")).unwrap();
         Vec::new()
     });
     server.logged(&["ERROR", "trap_in_write.wasm", "probe", "this component panics in its third write"]);

@@ -4,12 +4,14 @@
 //! - [`senders`] publish: two FFmpegs, GStreamer, `reelwright publish`
 //! - [`readers`] read: ffprobe, ffmpeg, mediainfo, flvmeta, tstools, parsers from other hands
 //! - [`media`] is what is sent
+//! - [`guests`] are the components that are loaded
 //!
 //! Frames are compared by their hashes, files by what readers say of them, never by time. Tools come from
 //! `make setup`.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
+mod guests;
 mod media;
 mod process;
 mod readers;

@@ -5,7 +5,7 @@ use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 use reelwright::config::Config;
 
 use crate::{
-    client, media, process, readers, senders,
+    client, guests, media, process, readers, senders,
     server::{self, Server, kill_group},
 };
 
@@ -48,9 +48,7 @@ fn tokens_and_formats_work_as_shown() {
     let (code, out, err) = client::run(&words[1..]);
     assert!(code == 0 && out.contains("[[token]]"), "{out}{err}");
 
-    let mut wasm = fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join("flv.wasm")).unwrap();
-    // A custom section makes another component of it.
-    wasm.extend(b"\0\x05\x04note");
+    let wasm = guests::marked(guests::embedded("flv"), 1);
     let server = Server::start_with(|dir| {
         fs::write(dir.join("media/my-flv.wasm"), &wasm).unwrap();
         Vec::new()

@@ -1,32 +1,17 @@
 //! Versions of formats: loaded, swapped, rolled back and kept, while a real encoder sends.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, process::Command, sync::Arc};
 
 use serde_json::Value;
 
 use crate::{
+    guests::{component, embedded, marked},
     media,
     process::{self, until},
     readers,
     senders::{self, Pace, Sender},
     server::{self, Server},
 };
-
-/// A component that the build made.
-fn component(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(name)).unwrap()
-}
-
-/// The same component with other bytes: a custom section, which means nothing, at its end.
-fn marked(mut wasm: Vec<u8>, mark: u8) -> Vec<u8> {
-    wasm.extend([0, 6, 4, b'm', b'a', b'r', b'k', mark]);
-    wasm
-}
 
 /// Loads a component from the media root, and returns its hash.
 fn load(server: &Server, name: &str, wasm: &[u8]) -> String {
@@ -89,14 +74,12 @@ fn length_prefixed(mut picture: &[u8]) -> Vec<&[u8]> {
 #[test]
 fn a_built_in_format_and_a_foreign_one_are_swapped_under_a_real_encoder() {
     let server = Server::start();
-    let foreign = component("components/h264.wasm");
+    let foreign = component("h264");
     let first = load(&server, "a.wasm", &foreign);
     swap(&server, &format!("format=h264 sha256={first}"));
     let built_in = versions(&server, "flv")[0].0.clone();
-    let loaded = [
-        load(&server, "b.wasm", &marked(foreign, 1)),
-        load(&server, "c.wasm", &marked(component("flv.wasm"), 1)),
-    ];
+    let loaded =
+        [load(&server, "b.wasm", &marked(foreign, 1)), load(&server, "c.wasm", &marked(embedded("flv"), 1))];
     let formats = ["h264", "flv"];
     let ids = formats.map(|format| server.record("cam", "cam", format, ""));
     let sent = media::two_and_a_half_megabits();
@@ -198,8 +181,8 @@ fn what_an_operator_chose_outlives_a_crash() {
     let dir = server::home(&std::env::temp_dir());
     let mut server = Server::start_in(dir.clone(), &[]);
     let built_in = versions(&server, "flv")[0].0.clone();
-    let loaded = load(&server, "a.wasm", &marked(component("flv.wasm"), 1));
-    let waiting = load(&server, "b.wasm", &marked(component("flv.wasm"), 2));
+    let loaded = load(&server, "a.wasm", &marked(embedded("flv"), 1));
+    let waiting = load(&server, "b.wasm", &marked(embedded("flv"), 2));
     swap(&server, &format!("format=flv sha256={loaded}"));
     assert_eq!(server.json("pinFormat", "format=flv")["data"]["pinned"], true);
     server.kill();
@@ -233,7 +216,7 @@ fn the_shell_loads_swaps_and_rolls_back() {
     let exported = format(&["export", "ts", "-o", "ts.wasm"]);
     assert!(exported.status.success(), "{}", exported.stderr);
     let wasm = fs::read(server.media("ts.wasm")).unwrap();
-    assert!(wasm == component("ts.wasm"));
+    assert!(wasm == embedded("ts"));
     assert!(!format(&["export", "ts", "-o", "ts.wasm"]).status.success(), "it is not overwritten");
     assert!(format(&["export", "avi", "-o", "x"]).stderr.contains("there is no format `avi`"));
 
@@ -268,7 +251,7 @@ fn the_shell_loads_swaps_and_rolls_back() {
 fn a_version_that_fails_again_and_again_goes_by_itself() {
     let server =
         Server::start_with(|dir| vec!["--event-log".into(), dir.join("events").display().to_string()]);
-    let loaded = load(&server, "a.wasm", &component("components/late_trap_flv.wasm"));
+    let loaded = load(&server, "a.wasm", &component("late_trap_flv"));
     swap(&server, &format!("format=flv sha256={loaded}"));
     let ids: Vec<u64> = (0..3).map(|i| server.record("cam", &format!("cam{i}"), "flv", "")).collect();
     Sender::Own.send(&media::clip(), &server.url("cam"), Pace::Full);

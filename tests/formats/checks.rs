@@ -12,7 +12,7 @@ pub fn server() -> PathBuf {
 }
 
 fn built_in(name: &str) -> PathBuf {
-    PathBuf::from(env!("REELWRIGHT_GUESTS_DIR")).join(name).with_extension("wasm")
+    PathBuf::from(env!("OUT_DIR")).join(name).with_extension("wasm")
 }
 
 async fn under(policy: Policy) -> Host {

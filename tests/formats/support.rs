@@ -17,14 +17,11 @@ use tempfile::TempDir;
 /// Wall clock at the origin of every segment here.
 pub const EPOCH_US: i64 = 1_700_000_000_123_456;
 
-/// The components that `guests/build.sh` made.
-pub fn component(name: &str) -> PathBuf {
-    Path::new(env!("REELWRIGHT_GUESTS_DIR")).join("components").join(name).with_extension("wasm")
-}
+pub use reelwright_built_components::component;
 
 /// A component of the binary.
 pub fn embedded(format: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("REELWRIGHT_GUESTS_DIR")).join(format).with_extension("wasm")).unwrap()
+    std::fs::read(Path::new(env!("OUT_DIR")).join(format).with_extension("wasm")).unwrap()
 }
 
 /// The same component with another hash: a custom section at the end (component model, Binary.md).

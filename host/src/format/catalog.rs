@@ -45,9 +45,9 @@ use crate::{
 
 /// The components in the binary.
 pub(super) const EMBEDDED: [(&str, &[u8]); 3] = [
-    ("flv", include_bytes!(concat!(env!("OUT_DIR"), "/guests/flv.wasm"))),
-    ("mp4", include_bytes!(concat!(env!("OUT_DIR"), "/guests/mp4.wasm"))),
-    ("ts", include_bytes!(concat!(env!("OUT_DIR"), "/guests/ts.wasm"))),
+    ("flv", include_bytes!(concat!(env!("OUT_DIR"), "/flv.wasm"))),
+    ("mp4", include_bytes!(concat!(env!("OUT_DIR"), "/mp4.wasm"))),
+    ("ts", include_bytes!(concat!(env!("OUT_DIR"), "/ts.wasm"))),
 ];
 /// The format that is written when nothing else can be.
 const LAST_RESORT: &str = "flv";

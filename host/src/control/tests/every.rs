@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use reelwright_built_components::component;
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -449,16 +450,15 @@ const CASES: &[Case] = &[
 
 /// Puts components into the media root, and returns what stands for their hashes.
 fn components(media: &Path) -> Vec<(&'static str, String)> {
-    let guests = Path::new(env!("REELWRIGHT_GUESTS_DIR"));
     let put = |name: &str, wasm: &[u8]| {
         std::fs::write(media.join(name), wasm).unwrap();
         hex(&Sha256::digest(wasm))
     };
     put("text.wasm", b"not a component");
     // The embedded one with another hash: a custom section at the end (component model, Binary.md).
-    let flv =
-        [std::fs::read(guests.join("flv.wasm")).unwrap(), vec![0, 5, 4, b'n', b'o', b't', b'e']].concat();
-    let raw = std::fs::read(guests.join("components/passthrough.wasm")).unwrap();
+    let flv = [include_bytes!(concat!(env!("OUT_DIR"), "/flv.wasm")), &[0, 5, 4, b'n', b'o', b't', b'e'][..]]
+        .concat();
+    let raw = std::fs::read(component("passthrough")).unwrap();
     vec![("{raw}", put("raw.wasm", &raw)), ("{flv}", put("flv.wasm", &flv))]
 }
 

@@ -29,7 +29,7 @@ run: build ## Start the server for real use
 check: setup ## Formatting, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --release -p reelwright --features native-formats --bench peers -- -D warnings
+	$(CARGO) clippy --release -p reelwright --features native-formats -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
 
 test: setup ## All tests
@@ -63,7 +63,9 @@ bench: ## What the parts cost, beside the baseline (five minutes); ARGS=--bless 
 
 bench-peers: ## Reelwright beside nginx and FFmpeg, on the same streams: half an hour, to target/bench-peers
 	@tests/setup.sh --peers
-	$(CARGO) bench -p reelwright --features native-formats --bench peers -- $(ARGS)
+	$(CARGO) build --release -p reelwright -p reelwright-peers --features reelwright/native-formats \
+		--bin reelwright --bin reelwright-peers
+	$(TARGET)/release/reelwright-peers $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -39,14 +39,14 @@ use servers::{Kind, Server};
 use usage::Usage;
 
 fn main() -> anyhow::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [mode, folder] = &arguments[..]
         && mode == "--floor"
     {
         return floor::run(folder.as_ref());
     }
     let options = Options::parse(&arguments)?;
-    let folder = root().join("target/bench-peers");
+    let folder = folder()?;
     // What another build's files had.
     let _ = fs::remove_dir_all(folder.join("frames"));
     fs::create_dir_all(folder.join("frames"))?;
@@ -80,14 +80,22 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The workspace.
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+/// Where what is made is kept: beside the folder that this program was built into.
+fn folder() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target =
+        program.parent().and_then(Path::parent).context("the program is not in a folder of cargo's")?;
+    Ok(target.join("bench-peers"))
+}
+
+/// The server, which is built into the folder of this program.
+fn reelwright() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("reelwright"))
 }
 
 /// Servers record a cell once, all at the same time.
 fn record(cell: &Cell, kinds: &[Kind], round: usize, folder: &Path) -> anyhow::Result<Vec<Run>> {
-    let clip = media::clip(cell.media)?;
+    let clip = media::clip(cell.media, folder)?;
     let started = kinds.iter().map(|&kind| Started::new(kind, cell, folder));
     let started = started.collect::<anyhow::Result<Vec<_>>>()?;
     let published = thread::scope(|scope| {
@@ -112,7 +120,7 @@ struct Published {
 /// Sends the streams of a cell.
 fn publish(cell: &Cell, clip: &Path, url: &str) -> anyhow::Result<Published> {
     let begun = Instant::now();
-    let mut publish = Command::new(env!("CARGO_BIN_EXE_reelwright"));
+    let mut publish = Command::new(reelwright()?);
     publish.arg("publish").arg(clip).arg(url);
     publish.args(["--streams", &cell.streams.to_string()]);
     publish.args(["--duration", &cell.seconds.to_string(), "--chunk-size", &cell.chunk_size.to_string()]);

@@ -1,10 +1,11 @@
 //! What is sent. Made by FFmpeg once and kept beside the results.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::ensure;
-
-use super::root;
 
 /// H.264 main with B-frames, a key frame each 2 s, and AAC; 10 s, repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +18,14 @@ pub(super) enum Media {
     Low,
 }
 
-/// The file.
-pub(super) fn clip(media: Media) -> anyhow::Result<PathBuf> {
+/// The file, in a folder.
+pub(super) fn clip(media: Media, folder: &Path) -> anyhow::Result<PathBuf> {
     let (name, size, rate, video, audio) = match media {
         Media::Usual => ("2500k", "1280x720", 30, "2500k", "128k"),
         Media::High => ("20M", "1920x1080", 30, "20M", "192k"),
         Media::Low => ("300k", "640x360", 25, "250k", "48k"),
     };
-    let path = root().join(format!("target/bench-peers/{name}.flv"));
+    let path = folder.join(format!("{name}.flv"));
     if path.exists() {
         return Ok(path);
     }

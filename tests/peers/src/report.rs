@@ -331,7 +331,8 @@ fn conditions() -> String {
 }
 
 fn filesystem() -> String {
-    let output = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(super::root()).output();
+    let folder = super::folder().unwrap_or_default();
+    let output = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(folder).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 

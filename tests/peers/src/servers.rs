@@ -172,9 +172,9 @@ impl Drop for Server {
 }
 
 fn reelwright(format: &str, how: How, home: &Path) -> anyhow::Result<(Child, String)> {
-    let program = env!("CARGO_BIN_EXE_reelwright");
+    let program = super::reelwright()?;
     let (media, data) = (home.join("media"), root_data(home));
-    let mut serve = Command::new(program);
+    let mut serve = Command::new(&program);
     serve.arg("serve").arg("--media-root").arg(&media).arg("--data-dir").arg(&data);
     for port in ["--rtmp", "--ascii-cli", "--json-cli", "--http-cli"] {
         serve.args([port, "127.0.0.1:0"]);
@@ -190,7 +190,7 @@ fn reelwright(format: &str, how: How, home: &Path) -> anyhow::Result<(Child, Str
     ensure!(BufReader::new(output).lines().next().is_some(), "reelwright did not start");
     let addresses: serde_json::Value = serde_json::from_slice(&fs::read(data.join("addresses.json"))?)?;
     let address = |name: &str| addresses[name].as_str().unwrap_or_default().to_owned();
-    let mut rule = Command::new(program);
+    let mut rule = Command::new(&program);
     rule.args(["call", "--server", &format!("http://{}", address("http-cli")), "recordRule", "streams=*"]);
     rule.args(["pathToFile={stream}", &format!("type={format}")]).stdout(Stdio::null());
     ensure!(rule.status()?.success(), "reelwright took no rule");

@@ -95,7 +95,7 @@ pub(crate) fn run(
     runtime.block_on(async {
         writes.measure::<Flv>("flv", &[""]).await?;
         writes.measure::<Ts>("ts", &[""]).await?;
-        writes.measure::<Mp4>("mp4", &["mdat", "track1", "track2"]).await
+        writes.measure::<Mp4>("mp4", &["mdat", "index"]).await
     })?;
     println!("## Formats: component beside native\n");
     println!("MB/s: median of {} rounds; ns: median (least–most).\n", writes.rounds);

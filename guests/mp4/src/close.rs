@@ -1,18 +1,19 @@
 //! Makes a segment an MP4 file, from its spools alone: `finish` and `recover` are the same work.
 //!
-//! 1. Count: one pass over each track spool gives all that `moov` says and the size of its tables.
+//! 1. Count: one pass over the index gives all that `moov` says and the size of its tables.
 //! 2. Place: the size of the head decides `stco` or `co64`, which decides the size of the head.
-//! 3. Write: `ftyp`, `moov`, the tables in a second pass over each track spool, `free`, the header of `mdat`.
+//! 3. Write: `ftyp`, `moov`, the tables in a second pass over the index, `free`, the header of `mdat`.
 
 use reelwright_sdk::{Error, Output, Start, Summary, TrackEnd};
 
 use crate::{
     boxes,
+    edit::Edit,
     entry::SampleEntry,
     moov::{Layout, Movie, MovieTrack},
-    pass::Source,
-    record::Spool,
-    tables::Filler,
+    pass::Pass,
+    record::{Index, Record},
+    tables::{Filler, Sink, Tally},
 };
 
 /// What the body of `mdat` begins with: room for the header of the `mdat` box in its long form.
@@ -21,34 +22,63 @@ use crate::{
 /// grows. At the end the size is filled in, and only over 4 GiB the long form takes the place of both.
 pub(crate) const MEDIA_HEADER: [u8; 16] = *b"\0\0\0\x08free\0\0\0\0mdat";
 
-/// Finishes a segment. `spools` are those of `start.tracks`, in that order; `ends` may lack tracks.
+/// Finishes a segment. `ends` may lack tracks.
 /// Errors: what the host says, `limit`, and what is wrong with a spool.
 pub(crate) fn close(
     start: &Start,
     mdat: &Output,
-    spools: &[Spool],
+    index: &Index,
     ends: &[TrackEnd],
 ) -> Result<Summary, Error> {
     let body = mdat.size();
-    let mut counted = Vec::new();
-    for (track, spool) in start.tracks.iter().zip(spools) {
-        let entry = SampleEntry::parse(track)?;
-        let source = Source {
-            spool,
-            media: MEDIA_HEADER.len() as u64..body,
-            clock: entry.clock(track)?,
-            end: ends.iter().find(|end| end.track == track.id).map(|end| end.dts),
-        };
-        counted.push(MovieTrack::count(entry, source)?);
-    }
-    let movie = Movie::new(start, counted)?;
+    let records = || index.records(MEDIA_HEADER.len() as u64..body);
+    let movie = count(start, records(), ends)?;
     let plan = Plan::new(&movie, start, body)?;
-    plan.write(&movie, mdat)?;
+    plan.write(&movie, records(), mdat)?;
     mdat.patch(0, &media_header(body))?;
     mdat.promote()?;
-    let dropped = spools.iter().map(Spool::begun).sum::<u64>() - movie.samples();
+    let dropped = index.begun() - movie.samples();
     let summary = summary(&movie, plan.used());
     Ok(if dropped == 0 { summary } else { summary.property("dropped-records", dropped) })
+}
+
+/// The first pass over the records of a segment.
+fn count<'a>(
+    start: &'a Start,
+    records: impl Iterator<Item = Result<Record, Error>>,
+    ends: &[TrackEnd],
+) -> Result<Movie<'a>, Error> {
+    let entries = start.tracks.iter().map(SampleEntry::parse).collect::<Result<Vec<_>, _>>()?;
+    let clocks = entries.iter().zip(&start.tracks).map(|(entry, track)| entry.clock(track));
+    let clocks = clocks.collect::<Result<Vec<_>, _>>()?;
+    let mut passes: Vec<_> =
+        clocks.iter().map(|clock| Some(Pass::new(clock.clone(), Tally::default()))).collect();
+    pass(records, &mut passes)?;
+    let mut tracks = Vec::new();
+    for (position, ((entry, clock), pass)) in
+        entries.into_iter().zip(clocks).zip(passes.into_iter().flatten()).enumerate()
+    {
+        let id = start.tracks[position].id;
+        let end = ends.iter().find(|end| end.track == id).map(|end| end.dts);
+        let (totals, tally) = pass.finish(end)?;
+        tracks.push(MovieTrack { position, entry, clock, end, totals, tally, edit: Edit::default() });
+    }
+    Movie::new(start, tracks)
+}
+
+/// Gives each record to the pass of its track, at the track's place in `start.tracks`.
+fn pass<S: Sink>(
+    records: impl Iterator<Item = Result<Record, Error>>,
+    passes: &mut [Option<Pass<S>>],
+) -> Result<(), Error> {
+    for record in records {
+        let record = record?;
+        // Only what was damaged is of a track that the segment does not have; it counts as dropped.
+        if let Some(Some(pass)) = passes.get_mut(usize::from(record.track)) {
+            pass.add(record)?;
+        }
+    }
+    Ok(())
 }
 
 fn summary(movie: &Movie<'_>, moov_bytes: u64) -> Summary {
@@ -105,18 +135,29 @@ impl Plan {
         self.layout.boxes.position()
     }
 
-    /// Asks for the head and fills it.
-    fn write(&self, movie: &Movie<'_>, mdat: &Output) -> Result<(), Error> {
+    /// Asks for the head and fills it, in a second pass over the records.
+    fn write(
+        &self,
+        movie: &Movie<'_>,
+        records: impl Iterator<Item = Result<Record, Error>>,
+        mdat: &Output,
+    ) -> Result<(), Error> {
         let head = mdat.head(self.min)?;
         if head != self.head {
             let message = format!("the head has {head} bytes, {} by the contract", self.head);
             return Err(Error::new("bad-call", message));
         }
         self.layout.boxes.write_to(mdat)?;
+        let mut passes = Vec::new();
         for (track, places) in movie.tracks.iter().zip(&self.layout.places) {
-            let mut filler = Filler::new(mdat, places, head, track.edit.shift, self.co64);
-            track.source.pass(&mut filler)?;
-            filler.finish()?;
+            let filler = Filler::new(mdat, places, head, track.edit.shift, self.co64);
+            passes.resize_with(passes.len().max(track.position + 1), || None);
+            passes[track.position] = Some(Pass::new(track.clock.clone(), filler));
+        }
+        pass(records, &mut passes)?;
+        for track in &movie.tracks {
+            let pass = passes[track.position].take().expect("a pass was begun for each track");
+            pass.finish(track.end)?.1.finish()?;
         }
         match head - self.used() {
             0 => Ok(()),
@@ -140,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Mp4, record,
+        Mp4,
         tests::{sample, start, video},
     };
 
@@ -148,20 +189,17 @@ mod tests {
     fn head(body: u64) -> Vec<u8> {
         let start = start([video(1)]);
         let harness = Harness::<Mp4>::open(start.clone()).unwrap();
-        let spool = host::reopen("track1").unwrap();
+        let index = host::reopen("index").unwrap();
         for (offset, dts) in [(16, 500), (body - 4, 540)] {
             let mut bytes = Vec::new();
             let sample = Sample { size: 4, ..sample(1, dts, dts, true) };
-            record::Record::new(&sample, offset).unwrap().encode(&mut bytes);
-            spool.append(&bytes, &[]).unwrap();
+            Record::new(&sample, 0, offset).unwrap().encode(&mut bytes);
+            index.append(&bytes, &[]).unwrap();
         }
-        let spool = Spool::open(Some(spool), 1).unwrap();
-        let entry = SampleEntry::parse(&start.tracks[0]).unwrap();
-        let clock = entry.clock(&start.tracks[0]).unwrap();
-        let source = Source { spool: &spool, media: 16..body, clock, end: None };
-        let movie = Movie::new(&start, vec![MovieTrack::count(entry, source).unwrap()]).unwrap();
+        let index = Index::open(index).unwrap();
+        let movie = count(&start, index.records(16..body), &[]).unwrap();
         let plan = Plan::new(&movie, &start, body).unwrap();
-        plan.write(&movie, &host::reopen("mdat").unwrap()).unwrap();
+        plan.write(&movie, index.records(16..body), &host::reopen("mdat").unwrap()).unwrap();
         harness.abandon().0.remove("mdat").unwrap().head
     }
 

@@ -33,10 +33,10 @@
 //! free mdat | mdat       the body of the spool `mdat`; the second form over 4 GiB
 //! ```
 //!
-//! While it records, payloads go to the spool `mdat` and a record of each sample to the spool of its
-//! track, `track1`, `track2` and so on. When the segment ends, `close` reads the track spools twice and
-//! writes all in front of the media into the head of `mdat`. Nothing but the spools is needed for it, so
-//! recovery is the same work; and nothing grows with the segment's length, so neither does memory.
+//! While it records, payloads go to the spool `mdat` and a record of each sample to the spool `index`. When
+//! the segment ends, `close` reads the index twice and writes all in front of the media into the head of
+//! `mdat`. Nothing but the spools is needed for it, so recovery is the same work; and nothing grows with the
+//! segment's length, so neither does memory.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test it is an assertion"))]
 
@@ -57,11 +57,11 @@ use reelwright_sdk::{
 use crate::{
     close::{MEDIA_HEADER, close},
     entry::SampleEntry,
-    record::{Record, Spool},
+    record::{INDEX, Index, Record},
     timeline::Clock,
 };
 
-/// Tracks of a segment at most; with `mdat` they stay below the host's limit of outputs.
+/// Tracks of a segment at most.
 const MAX_TRACKS: usize = 6;
 
 /// One segment that is recorded.
@@ -72,18 +72,10 @@ pub struct Mp4 {
     /// Bytes of `mdat` once `media` is appended, which keeps what could not be.
     size: u64,
     media: Gather,
-    /// In the order of `start.tracks`.
-    tracks: Vec<TrackWriter>,
-}
-
-/// A track that is recorded.
-#[derive(Debug)]
-struct TrackWriter {
-    id: u32,
-    spool: Output,
+    index: Output,
     records: Gather,
-    /// Finds what the tables could not hold as long as another segment can take it.
-    clock: Clock,
+    /// Those of `start.tracks`: they find what the tables could not hold as long as another segment can take it.
+    clocks: Vec<Clock>,
 }
 
 impl Writer for Mp4 {
@@ -103,13 +95,10 @@ impl Writer for Mp4 {
         let clocks = check(&start.tracks)?;
         let mdat = host::create("mdat", "spool")?;
         mdat.append(&MEDIA_HEADER, &[])?;
-        let mut tracks = Vec::new();
-        for ((track, clock), position) in start.tracks.iter().zip(clocks).zip(1..) {
-            let spool = host::create(&spool_name(position), "spool")?;
-            spool.append(&record::header(track.id), &[])?;
-            tracks.push(TrackWriter { id: track.id, spool, records: Gather::new(), clock });
-        }
-        Ok(Self { start, mdat, size: MEDIA_HEADER.len() as u64, media: Gather::new(), tracks })
+        let index = host::create(INDEX, "spool")?;
+        index.append(&record::header(), &[])?;
+        let (media, records) = (Gather::new(), Gather::new());
+        Ok(Self { start, mdat, size: MEDIA_HEADER.len() as u64, media, index, records, clocks })
     }
 
     /// What the publisher says for information may change: nothing here is made of it that a file needs.
@@ -126,18 +115,14 @@ impl Writer for Mp4 {
         let accepted = samples.iter().try_for_each(|sample| self.accept(sample));
         // Records follow the media: a record that is there says that its media is.
         self.media.append_to(&self.mdat)?;
-        for track in &mut self.tracks {
-            track.records.append_to(&track.spool)?;
-        }
+        self.records.append_to(&self.index)?;
         accepted?;
         Ok(samples.last().map_or(0, |last| last.seq + 1))
     }
 
     fn finish(self, end: End) -> Result<Summary, Error> {
-        let Self { start, mdat, tracks, .. } = self;
-        let spools: Result<Vec<Spool>, Error> =
-            tracks.into_iter().map(|track| Spool::open(Some(track.spool), track.id)).collect();
-        close(&start, &mdat, &spools?, &end.tracks)
+        let Self { start, mdat, index, .. } = self;
+        close(&start, &mdat, &Index::open(index)?, &end.tracks)
     }
 }
 
@@ -145,13 +130,18 @@ impl Mp4 {
     /// Takes a sample into what is appended next.
     /// `bad-input`: an unknown track, or times far apart. `limit`: times that only a new segment can hold.
     fn accept(&mut self, sample: &Sample) -> Result<(), Error> {
-        let track = self.tracks.iter_mut().find(|track| track.id == sample.track).ok_or_else(|| {
-            Error::bad_input(format!("sample {} is of track {}, which is unknown", sample.seq, sample.track))
-        })?;
-        let record = Record::new(sample, self.size)?;
-        track.clock.offset(record.composition.into())?;
-        track.clock.next(sample.dts)?;
-        track.records.with(|bytes| record.encode(bytes));
+        let position =
+            self.start.tracks.iter().position(|track| track.id == sample.track).ok_or_else(|| {
+                Error::bad_input(format!(
+                    "sample {} is of track {}, which is unknown",
+                    sample.seq, sample.track
+                ))
+            })?;
+        let record = Record::new(sample, position as u16, self.size)?;
+        let clock = &mut self.clocks[position];
+        clock.offset(record.composition.into())?;
+        clock.next(sample.dts)?;
+        self.records.with(|bytes| record.encode(bytes));
         self.media.payload(sample, 0, sample.size);
         self.size += u64::from(sample.size);
         Ok(())
@@ -162,20 +152,16 @@ impl Recover for Mp4 {
     fn recover(start: Start, outputs: Vec<String>) -> Result<Summary, Error> {
         check(&start.tracks)?;
         let mdat = host::reopen("mdat")?;
-        let mut spools = Vec::new();
-        for (track, position) in start.tracks.iter().zip(1..) {
-            let name = spool_name(position);
-            // Without media a crash came before all spools were made; with it, the index is lost.
-            let made = outputs.contains(&name) || mdat.size() > MEDIA_HEADER.len() as u64;
-            let spool = made.then(|| host::reopen(&name)).transpose()?;
-            spools.push(Spool::open(spool, track.id)?);
-        }
+        let ids: Vec<u32> = start.tracks.iter().map(|track| track.id).collect();
+        // Without media a crash came before all spools were made; with it, an index that is not there is lost.
+        let has_media = mdat.size() > MEDIA_HEADER.len() as u64;
+        let index = Index::recover(&outputs, &ids, has_media)?;
         if let Some(missing @ [_, ..]) =
             usize::try_from(mdat.size()).ok().and_then(|at| MEDIA_HEADER.get(at..))
         {
             mdat.append(missing, &[])?;
         }
-        close(&start, &mdat, &spools, &[])
+        close(&start, &mdat, &index, &[])
     }
 }
 
@@ -185,10 +171,6 @@ fn check(tracks: &[Track]) -> Result<Vec<Clock>, Error> {
         return Err(Error::unsupported(format!("{} tracks; mp4 holds {MAX_TRACKS}", tracks.len())));
     }
     tracks.iter().map(|track| SampleEntry::parse(track)?.clock(track)).collect()
-}
-
-fn spool_name(position: usize) -> String {
-    format!("track{position}")
 }
 
 #[cfg(not(feature = "library"))]

@@ -6,8 +6,9 @@ use crate::{
     boxes::Boxes,
     edit::{self, Edit},
     entry::SampleEntry,
-    pass::{Source, Totals},
+    pass::Totals,
     tables::{Places, TABLES, Table, Tally},
+    timeline::Clock,
 };
 
 /// From 1904-01-01, where the times of ISO BMFF begin, to 1970-01-01, in seconds.
@@ -28,10 +29,15 @@ pub(crate) struct Movie<'a> {
 /// A track and what the counting pass found.
 #[derive(Debug)]
 pub(crate) struct MovieTrack<'a> {
+    /// Its place in `start.tracks`.
+    pub(crate) position: usize,
     pub(crate) entry: SampleEntry<'a>,
-    pub(crate) source: Source<'a>,
+    /// As it is before the first sample.
+    pub(crate) clock: Clock,
+    /// The `dts` at which the track ends, if anybody knows.
+    pub(crate) end: Option<i64>,
     pub(crate) totals: Totals,
-    tally: Tally,
+    pub(crate) tally: Tally,
     pub(crate) edit: Edit,
 }
 
@@ -50,10 +56,10 @@ impl<'a> Movie<'a> {
             tracks.retain(|t| t.totals.samples > 0);
         }
         tracks.sort_by_key(|t| !t.entry.is_video());
-        let begins = tracks.iter().filter_map(|t| edit::begins_ms(&t.totals, &t.source.clock));
+        let begins = tracks.iter().filter_map(|t| edit::begins_ms(&t.totals, &t.clock));
         let movie_ms = begins.fold(start.origin_ms, i64::min);
         for track in &mut tracks {
-            track.edit = Edit::new(&track.totals, &track.source.clock, movie_ms);
+            track.edit = Edit::new(&track.totals, &track.clock, movie_ms);
         }
         let created = start.epoch_us.div_euclid(1_000_000) + EPOCH;
         Ok(Self {
@@ -150,7 +156,7 @@ impl<'a> Movie<'a> {
         self.full(b, b"mdhd", 0, |b| {
             self.time(b, self.created); // creation_time
             self.time(b, self.created); // modification_time
-            b.u32(track.source.clock.timescale());
+            b.u32(track.clock.timescale());
             self.time(b, track.totals.duration.unsigned_abs());
             b.u16(0x55c4); // language: und
             b.u16(0); // pre_defined
@@ -158,14 +164,7 @@ impl<'a> Movie<'a> {
     }
 }
 
-impl<'a> MovieTrack<'a> {
-    /// Counts what the source holds.
-    pub(crate) fn count(entry: SampleEntry<'a>, source: Source<'a>) -> Result<Self, Error> {
-        let mut tally = Tally::default();
-        let totals = source.pass(&mut tally)?;
-        Ok(Self { entry, source, totals, tally, edit: Edit::default() })
-    }
-
+impl MovieTrack<'_> {
     fn lowest_composition(&self) -> i64 {
         i64::from(self.totals.composition.0) + self.edit.shift
     }

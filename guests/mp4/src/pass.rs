@@ -3,13 +3,11 @@
 //! It runs twice, to count and to write, and gives the same rows both times. What it holds is a few
 //! numbers, however long the track is.
 
-use std::ops::Range;
-
 use reelwright_sdk::Error;
 
 use crate::{
     entry::BitRates,
-    record::{Record, Spool},
+    record::Record,
     tables::{Row, Sink},
     timeline::Clock,
 };
@@ -17,25 +15,6 @@ use crate::{
 /// Samples of an stsc chunk at most. Without a bound a track that is alone would be a single one, in which
 /// readers could only seek by adding up sizes.
 const CHUNK_SAMPLES: u32 = 64;
-
-/// A track as it was recorded.
-#[derive(Debug)]
-pub(crate) struct Source<'a> {
-    pub(crate) spool: &'a Spool,
-    /// The media in the body of `mdat`; records of what lies elsewhere are passed over.
-    pub(crate) media: Range<u64>,
-    pub(crate) clock: Clock,
-    /// The `dts` at which the track ends, if anybody knows.
-    pub(crate) end: Option<i64>,
-}
-
-impl Source<'_> {
-    /// Gives the sink the rows of all tables.
-    /// `limit`: more samples or longer ones than 32 bits hold; errors of the spool and the sink.
-    pub(crate) fn pass(&self, sink: &mut impl Sink) -> Result<Totals, Error> {
-        pass(self.spool.records(self.media.clone()), self.clock.clone(), self.end, sink)
-    }
-}
 
 /// What is known of a track after a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,41 +35,58 @@ pub(crate) struct Totals {
 }
 
 /// A sample whose duration is not known before the next one comes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Pending {
     record: Record,
     time: i64,
     shown: i64,
 }
 
-/// Without an `end` the last sample lasts as long as it says, else as the one before it, else a frame.
-fn pass(
-    records: impl Iterator<Item = Result<Record, Error>>,
-    mut clock: Clock,
-    end: Option<i64>,
-    sink: &mut impl Sink,
-) -> Result<Totals, Error> {
-    let mut totals = Totals::default();
-    let mut durations = Runs::default();
-    let mut compositions = Runs::default();
-    let mut chunks = Chunks::default();
-    let mut rate = Rate::default();
-    let mut pending: Option<Pending> = None;
-    for record in records {
-        let record = record?;
+/// A pass at work: takes the records of one track, in order, and gives a sink the rows of all tables.
+#[derive(Debug)]
+pub(crate) struct Pass<S> {
+    clock: Clock,
+    totals: Totals,
+    durations: Runs<u32>,
+    compositions: Runs<i32>,
+    chunks: Chunks,
+    rate: Rate,
+    pending: Option<Pending>,
+    sink: S,
+}
+
+impl<S: Sink> Pass<S> {
+    /// A pass over a track whose clock, not begun, is `clock`.
+    pub(crate) fn new(clock: Clock, sink: S) -> Self {
+        Self {
+            clock,
+            totals: Totals::default(),
+            durations: Runs::default(),
+            compositions: Runs::default(),
+            chunks: Chunks::default(),
+            rate: Rate::default(),
+            pending: None,
+            sink,
+        }
+    }
+
+    /// Takes the next record.
+    /// `limit`: more samples or longer ones than 32 bits hold; errors of the sink.
+    pub(crate) fn add(&mut self, record: Record) -> Result<(), Error> {
+        let Self { clock, totals, sink, .. } = self;
         let time = clock.next(record.dts)?;
         let composition = clock.offset(record.composition.into())?;
         let shown = time + i64::from(composition);
-        match pending {
+        match self.pending {
             None => {
                 totals.first_dts = record.dts;
                 totals.first_shown = shown;
                 totals.shown_until = shown;
                 totals.composition = (composition, composition);
             }
-            Some(before) => totals.lasts(before, time - before.time, &mut durations, sink)?,
+            Some(before) => totals.lasts(before, time - before.time, &mut self.durations, sink)?,
         }
-        pending = Some(Pending { record, time, shown });
+        self.pending = Some(Pending { record, time, shown });
         totals.samples =
             totals.samples.checked_add(1).ok_or_else(|| Error::limit("2^32 samples in a track"))?;
         totals.first_shown = totals.first_shown.min(shown);
@@ -100,33 +96,42 @@ fn pass(
             totals.keys += 1;
             sink.put(Row::Sync(totals.samples))?;
         }
-        if let Some((samples, units)) = compositions.push(composition) {
+        if let Some((samples, units)) = self.compositions.push(composition) {
             sink.put(Row::Composition { samples, units })?;
         }
         sink.put(Row::Size(record.size))?;
-        chunks.add(&record, sink)?;
+        self.chunks.add(&record, sink)?;
         totals.rates.largest = totals.rates.largest.max(record.size);
-        rate.add(time / i64::from(clock.timescale()), record.size);
+        self.rate.add(time / i64::from(clock.timescale()), record.size);
+        Ok(())
     }
-    if let Some(last) = pending {
-        let until = match last.record.duration {
-            duration if duration > 0 => last.record.dts.checked_add(duration.into()),
-            _ => None,
-        };
-        let usual = durations.last().map(i64::from).or(clock.frame().map(i64::from)).unwrap_or(0);
-        let duration =
-            end.or(until).and_then(|dts| clock.next(dts).ok()).map_or(usual, |next| next - last.time);
-        totals.lasts(last, duration, &mut durations, sink)?;
+
+    /// Gives the rows that are left. The last sample lasts until `end`, the `dts` at which the track ends; if nobody
+    /// knows it, as long as it says, else as the one before it, else a frame.
+    /// Errors as of [`Pass::add`].
+    pub(crate) fn finish(self, end: Option<i64>) -> Result<(Totals, S), Error> {
+        let Self { mut clock, mut totals, mut durations, compositions, chunks, rate, pending, mut sink } =
+            self;
+        if let Some(last) = pending {
+            let until = match last.record.duration {
+                duration if duration > 0 => last.record.dts.checked_add(duration.into()),
+                _ => None,
+            };
+            let usual = durations.last().map(i64::from).or(clock.frame().map(i64::from)).unwrap_or(0);
+            let duration =
+                end.or(until).and_then(|dts| clock.next(dts).ok()).map_or(usual, |next| next - last.time);
+            totals.lasts(last, duration, &mut durations, &mut sink)?;
+        }
+        if let Some((samples, units)) = durations.finish() {
+            sink.put(Row::Duration { samples, units })?;
+        }
+        if let Some((samples, units)) = compositions.finish() {
+            sink.put(Row::Composition { samples, units })?;
+        }
+        chunks.finish(&mut sink)?;
+        (totals.rates.average, totals.rates.max) = rate.finish(totals.duration, clock.timescale());
+        Ok((totals, sink))
     }
-    if let Some((samples, units)) = durations.finish() {
-        sink.put(Row::Duration { samples, units })?;
-    }
-    if let Some((samples, units)) = compositions.finish() {
-        sink.put(Row::Composition { samples, units })?;
-    }
-    chunks.finish(sink)?;
-    (totals.rates.average, totals.rates.max) = rate.finish(totals.duration, clock.timescale());
-    Ok(totals)
 }
 
 impl Totals {
@@ -259,13 +264,12 @@ mod tests {
     }
 
     /// `(offset, dts, pts - dts, size, bits)` each.
-    fn run(samples: &[(u64, i64, i32, u32, u32)], end: Option<i64>) -> (Totals, Vec<Row>) {
-        let records = samples.iter().map(|&(offset, dts, composition, size, bits)| {
-            Ok(Record { offset, dts, composition, size, bits, duration: 0 })
-        });
-        let clock = Clock::exact(Timebase { num: 1, den: 1000 }).unwrap();
-        let mut rows = Rows::default();
-        let totals = pass(records, clock, end, &mut rows).unwrap();
+    fn run(samples: &[(u64, i64, i32, u32, u16)], end: Option<i64>) -> (Totals, Vec<Row>) {
+        let mut pass = Pass::new(Clock::exact(Timebase { num: 1, den: 1000 }).unwrap(), Rows::default());
+        for &(offset, dts, composition, size, bits) in samples {
+            pass.add(Record { track: 0, offset, dts, composition, size, bits, duration: 0 }).unwrap();
+        }
+        let (totals, rows) = pass.finish(end).unwrap();
         (totals, rows.0)
     }
 
@@ -326,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_last_duration() {
-        let duration = |samples: &[(u64, i64, i32, u32, u32)], end| run(samples, end).0.duration;
+        let duration = |samples: &[(u64, i64, i32, u32, u16)], end| run(samples, end).0.duration;
         let two = [(16, 0, 0, 1, 1), (17, 40, 0, 1, 0)];
         assert_eq!(duration(&two, Some(73)), 73);
         assert_eq!(duration(&two, Some(40)), 40);

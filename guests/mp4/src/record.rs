@@ -1,14 +1,14 @@
-//! The track spools: one record of fixed size for each sample, in order of arrival.
+//! The spool `index`: one record of fixed size for each sample, in order of arrival.
 //!
-//! Recovery reads them, maybe in a later version than the one that wrote them: the layout is a contract.
-//! All numbers are big-endian.
+//! Recovery reads it, maybe in a later version than the one that wrote it: the layout is a contract. All numbers are
+//! big-endian.
 //!
 //! | bytes | header, once |
 //! | --- | --- |
-//! | 0..8 | `rwtrack` and a zero |
+//! | 0..8 | `rwindex` and a zero |
 //! | 8..10 | version, 1 |
 //! | 10..12 | size of a record, 32 |
-//! | 12..16 | the track's `id` |
+//! | 12..16 | zeros |
 //!
 //! | bytes | record |
 //! | --- | --- |
@@ -16,43 +16,62 @@
 //! | 8..16 | `i64` dts, in ticks of the track |
 //! | 16..20 | `i32` pts minus dts, in ticks |
 //! | 20..24 | `u32` size of the payload |
-//! | 24..28 | `u32` the sample's bits |
+//! | 24..26 | `u16` the track's place in `start.tracks`, from 0 |
+//! | 26..28 | `u16` the lower half of the sample's bits |
 //! | 28..32 | `u32` the sample's duration in ticks, 0 for unknown |
+//!
+//! The first versions of this format had a spool for each track instead, `track1`, `track2` and so on. They are
+//! recovered still:
+//!
+//! | bytes | header of a track spool, once |
+//! | --- | --- |
+//! | 0..8 | `rwtrack` and a zero |
+//! | 8..10 | version, 1 |
+//! | 10..12 | size of a record, 32 |
+//! | 12..16 | the track's `id` |
+//!
+//! Their records differ in bytes 24..28, which are all bits of the sample.
 
-use reelwright_sdk::{Error, KEY, Output, Sample};
+use std::ops::Range;
 
-const MAGIC: [u8; 8] = *b"rwtrack\0";
+use reelwright_sdk::{Error, KEY, Output, Sample, host};
+
 const VERSION: u16 = 1;
 const HEADER_SIZE: u64 = 16;
 const RECORD_SIZE: usize = 32;
 /// Bytes of one `read`: a whole number of records, and what the host gives at most.
 const WINDOW: u32 = 1 << 20;
 
+/// The name of the spool.
+pub(crate) const INDEX: &str = "index";
+
 /// What is kept of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
+    /// The track's place in `start.tracks`.
+    pub(crate) track: u16,
     pub(crate) offset: u64,
     pub(crate) dts: i64,
     pub(crate) composition: i32,
     pub(crate) size: u32,
-    pub(crate) bits: u32,
+    pub(crate) bits: u16,
     pub(crate) duration: u32,
 }
 
 impl Record {
-    /// The record of a sample whose payload begins at `offset`.
+    /// The record of a sample whose payload begins at `offset`, of the track at a place in `start.tracks`.
     /// `bad-input`: presentation and decoding time are over 32 bits apart.
-    pub(crate) fn new(sample: &Sample, offset: u64) -> Result<Self, Error> {
+    pub(crate) fn new(sample: &Sample, track: u16, offset: u64) -> Result<Self, Error> {
         let &Sample { seq, dts, pts, duration, size, bits, .. } = sample;
         let composition = pts
             .checked_sub(dts)
             .and_then(|offset| i32::try_from(offset).ok())
             .ok_or_else(|| Error::bad_input(format!("sample {seq}: dts is {dts}, pts is {pts}")))?;
-        Ok(Self { offset, dts, composition, size, bits, duration })
+        Ok(Self { track, offset, dts, composition, size, bits: bits as u16, duration })
     }
 
     pub(crate) fn is_key(&self) -> bool {
-        self.bits & KEY != 0
+        u32::from(self.bits) & KEY != 0
     }
 
     /// Writes the record to the end of a vector.
@@ -61,6 +80,7 @@ impl Record {
         bytes.extend_from_slice(&self.dts.to_be_bytes());
         bytes.extend_from_slice(&self.composition.to_be_bytes());
         bytes.extend_from_slice(&self.size.to_be_bytes());
+        bytes.extend_from_slice(&self.track.to_be_bytes());
         bytes.extend_from_slice(&self.bits.to_be_bytes());
         bytes.extend_from_slice(&self.duration.to_be_bytes());
     }
@@ -74,67 +94,115 @@ impl Record {
             dts: i64::from_be_bytes(field(bytes, 8)),
             composition: i32::from_be_bytes(field(bytes, 16)),
             size: u32::from_be_bytes(field(bytes, 20)),
-            bits: u32::from_be_bytes(field(bytes, 24)),
+            track: u16::from_be_bytes(field(bytes, 24)),
+            bits: u16::from_be_bytes(field(bytes, 26)),
             duration: u32::from_be_bytes(field(bytes, 28)),
         }
     }
 }
 
-/// What a track spool begins with.
-pub(crate) fn header(track: u32) -> [u8; HEADER_SIZE as usize] {
+/// What `index` begins with.
+pub(crate) fn header() -> [u8; HEADER_SIZE as usize] {
+    begin(b"rwindex\0", 0)
+}
+
+/// What the spool of a single track begins with.
+fn track_header(id: u32) -> [u8; HEADER_SIZE as usize] {
+    begin(b"rwtrack\0", id)
+}
+
+fn begin(magic: &[u8; 8], id: u32) -> [u8; HEADER_SIZE as usize] {
     let mut header = [0; HEADER_SIZE as usize];
-    header[0..8].copy_from_slice(&MAGIC);
+    header[0..8].copy_from_slice(magic);
     header[8..10].copy_from_slice(&VERSION.to_be_bytes());
     header[10..12].copy_from_slice(&(RECORD_SIZE as u16).to_be_bytes());
-    header[12..16].copy_from_slice(&track.to_be_bytes());
+    header[12..16].copy_from_slice(&id.to_be_bytes());
     header
 }
 
-/// A track spool to be read.
+/// All records of a segment.
 #[derive(Debug)]
-pub(crate) struct Spool {
-    /// `None`: the segment died before the spool was made.
-    output: Option<Output>,
+pub(crate) struct Index(Vec<Spool>);
+
+impl Index {
+    /// Of a segment that was recorded.
+    /// `unsupported`: the header is another one.
+    pub(crate) fn open(index: Output) -> Result<Self, Error> {
+        Ok(Self(vec![Spool::open(INDEX, index, header(), None)?]))
+    }
+
+    /// Of a segment with the spools `names`, whose tracks have the ids `tracks`. A spool without which there can be
+    /// media may be missing; `has_media`: there is some.
+    /// `unsupported`: a spool that is not known here; `bad-call`: one that is missing.
+    pub(crate) fn recover(names: &[String], tracks: &[u32], has_media: bool) -> Result<Self, Error> {
+        let is_made = |name: &str| names.iter().any(|made| made == name);
+        let track_spool = |position: usize| format!("track{}", position + 1);
+        if !(0..tracks.len()).map(track_spool).any(|name| is_made(&name)) {
+            let made = is_made(INDEX) || has_media;
+            let spool = made.then(|| Spool::open(INDEX, host::reopen(INDEX)?, header(), None)).transpose()?;
+            return Ok(Self(spool.into_iter().collect()));
+        }
+        let mut spools = Vec::new();
+        for (position, &id) in tracks.iter().enumerate() {
+            let name = track_spool(position);
+            if is_made(&name) || has_media {
+                let output = host::reopen(&name)?;
+                spools.push(Spool::open(&name, output, track_header(id), Some(position as u16))?);
+            }
+        }
+        Ok(Self(spools))
+    }
+
+    /// Records that were begun, a torn one at the end of a spool included.
+    pub(crate) fn begun(&self) -> u64 {
+        self.0.iter().map(|spool| spool.size.div_ceil(RECORD_SIZE as u64)).sum()
+    }
+
+    /// The whole records whose payload lies in `media`, a range of the body of `mdat`; those of a track in order.
+    pub(crate) fn records(&self, media: Range<u64>) -> impl Iterator<Item = Result<Record, Error>> {
+        self.0.iter().flat_map(move |spool| spool.records(media.clone()))
+    }
+}
+
+/// A spool to be read.
+#[derive(Debug)]
+struct Spool {
+    output: Output,
     /// Bytes of whole and torn records.
     size: u64,
+    /// The track whose spool it is, if it is not that of all.
+    track: Option<u16>,
 }
 
 impl Spool {
     /// Checks the header. A spool that ends within it is empty.
-    /// `unsupported`: not a spool of this track, or of a version that is not known here.
-    pub(crate) fn open(output: Option<Output>, track: u32) -> Result<Self, Error> {
-        let size = output.as_ref().map_or(0, Output::size);
-        let Some(size) = size.checked_sub(HEADER_SIZE) else {
-            return Ok(Self { output: None, size: 0 });
+    /// `unsupported`: another header than was expected.
+    fn open(
+        name: &str,
+        output: Output,
+        header: [u8; HEADER_SIZE as usize],
+        track: Option<u16>,
+    ) -> Result<Self, Error> {
+        let Some(size) = output.size().checked_sub(HEADER_SIZE) else {
+            return Ok(Self { output, size: 0, track });
         };
-        if let Some(output) = &output {
-            let found = output.read(0, HEADER_SIZE as u32)?;
-            if found != header(track) {
-                let expected = header(track);
-                return Err(Error::unsupported(format!(
-                    "the spool of track {track} begins with {found:02x?}, not {expected:02x?}"
-                )));
-            }
+        let found = output.read(0, HEADER_SIZE as u32)?;
+        if found != header {
+            return Err(Error::unsupported(format!("`{name}` begins with {found:02x?}, not {header:02x?}")));
         }
-        Ok(Self { output, size })
+        Ok(Self { output, size, track })
     }
 
-    /// Records that were begun, the torn one at the end included.
-    pub(crate) fn begun(&self) -> u64 {
-        self.size.div_ceil(RECORD_SIZE as u64)
-    }
-
-    /// The whole records whose payload lies in `media`, a range of the body of `mdat`.
-    pub(crate) fn records(&self, media: std::ops::Range<u64>) -> Records<'_> {
+    fn records(&self, media: Range<u64>) -> Records<'_> {
         Records { spool: self, media, position: 0, window: Vec::new(), at: 0 }
     }
 }
 
 /// Iterator of [`Spool::records`]; reads a window at a time.
 #[derive(Debug)]
-pub(crate) struct Records<'a> {
+struct Records<'a> {
     spool: &'a Spool,
-    media: std::ops::Range<u64>,
+    media: Range<u64>,
     /// Bytes of records that were read.
     position: u64,
     window: Vec<u8>,
@@ -147,8 +215,10 @@ impl Iterator for Records<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let Some((bytes, _)) = self.window[self.at..].split_first_chunk() else {
-                let output = self.spool.output.as_ref().filter(|_| self.position < self.spool.size)?;
-                match output.read(HEADER_SIZE + self.position, WINDOW) {
+                if self.position >= self.spool.size {
+                    return None;
+                }
+                match self.spool.output.read(HEADER_SIZE + self.position, WINDOW) {
                     Ok(window) => self.window = window,
                     Err(error) => return Some(Err(error)),
                 }
@@ -157,7 +227,10 @@ impl Iterator for Records<'_> {
                 continue;
             };
             self.at += RECORD_SIZE;
-            let record = Record::decode(bytes);
+            let mut record = Record::decode(bytes);
+            if let Some(track) = self.spool.track {
+                record.track = track;
+            }
             let end = record.offset.checked_add(u64::from(record.size));
             if record.offset >= self.media.start && end.is_some_and(|end| end <= self.media.end) {
                 return Some(Ok(record));
@@ -172,9 +245,11 @@ mod tests {
 
     #[test]
     fn the_layout_is_a_contract() {
-        assert_eq!(header(7), *b"rwtrack\0\x00\x01\x00\x20\x00\x00\x00\x07");
-        let sample = Sample { seq: 9, dts: -2, pts: 38, duration: 40, track: 7, size: 0x1234, bits: 5 };
-        let record = Record::new(&sample, 0x1_0000_0010).unwrap();
+        assert_eq!(header(), *b"rwindex\0\x00\x01\x00\x20\x00\x00\x00\x00");
+        assert_eq!(track_header(7), *b"rwtrack\0\x00\x01\x00\x20\x00\x00\x00\x07");
+        let sample =
+            Sample { seq: 9, dts: -2, pts: 38, duration: 40, track: 7, size: 0x1234, bits: 0x8_0005 };
+        let record = Record::new(&sample, 3, 0x1_0000_0010).unwrap();
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         let expected: [&[u8]; 6] = [
@@ -182,7 +257,7 @@ mod tests {
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe],
             &[0, 0, 0, 40],
             &[0, 0, 0x12, 0x34],
-            &[0, 0, 0, 5],
+            &[0, 3, 0, 5],
             &[0, 0, 0, 40],
         ];
         assert_eq!(bytes, expected.concat());
@@ -194,7 +269,7 @@ mod tests {
     fn times_far_apart_are_refused() {
         for (dts, pts) in [(0, 1 << 31), (i64::MIN, i64::MAX)] {
             let sample = Sample { seq: 3, dts, pts, duration: 0, track: 1, size: 0, bits: 0 };
-            assert_eq!(Record::new(&sample, 16).unwrap_err().code, "bad-input");
+            assert_eq!(Record::new(&sample, 0, 16).unwrap_err().code, "bad-input");
         }
     }
 }

@@ -125,7 +125,7 @@ impl<'a> Filler<'a> {
         for table in self.tables.iter_mut().flatten() {
             table.flush(self.output)?;
             if table.position != table.end {
-                return Err(Error::new("output", "a track spool changed while it was read"));
+                return Err(Error::new("output", "the index changed while it was read"));
             }
         }
         Ok(())
@@ -166,7 +166,7 @@ impl Buffer {
     fn flush(&mut self, output: &Output) -> Result<(), Error> {
         let end = self.position + self.bytes.len() as u64;
         if end > self.end {
-            return Err(Error::new("output", "a track spool changed while it was read"));
+            return Err(Error::new("output", "the index changed while it was read"));
         }
         output.write_head(self.position, &self.bytes)?;
         self.position = end;

@@ -29,8 +29,8 @@ pub(super) const JOURNAL: &str = "info";
 pub(super) const NEW: &str = ".new";
 /// Bytes that wait for a flush at most when they are held back.
 const MAX_HOLD: usize = 32 << 20;
-/// What makes a name taken: the journal, and spools that have lost theirs.
-pub(super) const SPOOLS: [&str; 4] = [JOURNAL, "mdat", "track1", "track2"];
+/// What makes a name taken: the journal, and spools that have lost theirs, those of earlier versions among them.
+pub(super) const SPOOLS: [&str; 5] = [JOURNAL, "mdat", "index", "track1", "track2"];
 
 /// What the disk said no to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use reelwright_sdk::{
-    End, Error, Property, Sample, Summary, Timebase, Track, TrackEnd, Writer,
+    End, Error, Property, Sample, Start, Summary, Timebase, Track, TrackEnd, Writer,
     mock::{self, Files, Harness},
 };
 
@@ -274,8 +274,7 @@ fn recovery_drops_what_is_torn() {
 
     // Half of a record.
     let mut files = spools();
-    let last = recording.samples.last().unwrap().0.track;
-    let index = files.0.get_mut(&format!("track{last}")).unwrap();
+    let index = files.0.get_mut("index").unwrap();
     index.body.truncate(index.body.len() - 11);
     let (summary, files) = recover(files).unwrap();
     assert_eq!(property(&summary, "dropped-records"), Some("1"));
@@ -301,21 +300,85 @@ fn recovery_of_hardly_anything() {
         for (index, made) in [(0, true), (9, true), (16, true), (0, false)] {
             let mut files = spools();
             files.0.get_mut("mdat").unwrap().body.truncate(media);
-            files.0.get_mut("track2").unwrap().body.truncate(index);
+            files.0.get_mut("index").unwrap().body.truncate(index);
             if !made {
-                files.0.remove("track2");
+                files.0.remove("index");
             }
             assert_eq!(mock::recover::<Mp4>(start.clone(), files).unwrap().1.main(), empty);
         }
     }
     // With media an index that is lost is not the same as one that is empty.
     let mut files = typical().record(1).unwrap().abandon();
-    files.0.remove("track2");
+    files.0.remove("index");
     assert_eq!(mock::recover::<Mp4>(start.clone(), files).unwrap_err().code, "bad-call");
     // A spool of another version.
     let mut files = spools();
-    files.0.get_mut("track1").unwrap().body[9] = 2;
+    files.0.get_mut("index").unwrap().body[9] = 2;
     assert_eq!(mock::recover::<Mp4>(start, files).unwrap_err().code, "unsupported");
+}
+
+/// What the first versions would have left: a spool for each track.
+fn with_track_spools(mut files: Files, start: &Start) -> Files {
+    let index = files.0.remove("index").unwrap();
+    let records: Vec<_> = index.body[16..].chunks(32).collect();
+    for (place, track) in start.tracks.iter().enumerate() {
+        let mut spool = index.clone();
+        spool.body = b"rwtrack\0\x00\x01\x00\x20".to_vec();
+        spool.body.extend(track.id.to_be_bytes());
+        for record in records.iter().filter(|record| record[24..26] == (place as u16).to_be_bytes()) {
+            spool.body.extend([&record[..24], &[0, 0], &record[26..]].concat());
+        }
+        files.0.insert(format!("track{}", place + 1), spool);
+    }
+    files
+}
+
+#[test]
+fn recovery_of_hardly_anything_of_the_first_versions() {
+    let start = start([video(1), audio(2)]);
+    let empty = Recording::new([video(1), audio(2)], []).file();
+    let old = |recording: &Recording| with_track_spools(recording.record(1).unwrap().abandon(), &start);
+    for media in [0, 5, 16] {
+        for (size, made) in [(0, true), (9, true), (16, true), (0, false)] {
+            let mut files = old(&Recording::new([video(1), audio(2)], []));
+            files.0.get_mut("mdat").unwrap().body.truncate(media);
+            files.0.get_mut("track2").unwrap().body.truncate(size);
+            if !made {
+                files.0.remove("track2");
+            }
+            assert_eq!(mock::recover::<Mp4>(start.clone(), files).unwrap().1.main(), empty);
+        }
+    }
+    // A spool that is lost, and one of another track.
+    let mut files = old(&typical());
+    let spool = files.0.remove("track2").unwrap();
+    assert_eq!(mock::recover::<Mp4>(start.clone(), files.clone()).unwrap_err().code, "bad-call");
+    files.0.insert("track1".into(), spool.clone());
+    files.0.insert("track2".into(), spool);
+    assert_eq!(mock::recover::<Mp4>(start.clone(), files).unwrap_err().code, "unsupported");
+    // Half of a record of each.
+    let mut files = old(&typical());
+    for name in ["track1", "track2"] {
+        let body = &mut files.0.get_mut(name).unwrap().body;
+        body.truncate(body.len() - 1);
+    }
+    let (summary, files) = mock::recover::<Mp4>(start.clone(), files).unwrap();
+    assert_eq!(property(&summary, "dropped-records"), Some("2"));
+    assert_eq!(
+        reader::read(&files.main()).tracks.iter().map(|t| t.samples.len()).collect::<Vec<_>>(),
+        [30, 59]
+    );
+}
+
+#[test]
+fn records_of_no_track_are_dropped() {
+    let recording = typical();
+    let mut files = recording.record(5).unwrap().abandon();
+    let body = &mut files.0.get_mut("index").unwrap().body;
+    let record = body.len() - 32;
+    body[record + 25] = 2;
+    let (summary, _) = mock::recover::<Mp4>(recording.start.clone(), files).unwrap();
+    assert_eq!(property(&summary, "dropped-records"), Some("1"));
 }
 
 #[test]
@@ -381,20 +444,30 @@ proptest! {
     fn recovery_is_finishing(mut recording in streams(), batch in 1usize..65) {
         recording.ends.clear();
         let spools = recording.record(batch).unwrap().abandon();
-        let recovered = mock::recover::<Mp4>(recording.start.clone(), spools).unwrap();
+        let old = with_track_spools(spools.clone(), &recording.start);
         let finished = recording.finish(batch).unwrap();
-        prop_assert_eq!(recovered.1.main(), finished.1.main());
-        prop_assert_eq!(recovered.0, finished.0);
+        for spools in [spools, old] {
+            let recovered = mock::recover::<Mp4>(recording.start.clone(), spools).unwrap();
+            prop_assert_eq!(recovered.1.main(), finished.1.main());
+            prop_assert_eq!(&recovered.0, &finished.0);
+        }
     }
 
     #[test]
     fn recovery_takes_any_bytes(
         media in prop::collection::vec(any::<u8>(), 0..100),
         index in prop::collection::vec(prop::array::uniform8(prop_oneof![Just(0u8), Just(0xff), Just(20)]), 0..60),
+        old in any::<bool>(),
     ) {
         let mut files = Recording::new([video(1), audio(2)], []).record(1).unwrap().abandon();
         files.0.get_mut("mdat").unwrap().body.extend(media);
-        for name in ["track1", "track2"] {
+        let names: &[&str] = if old {
+            files = with_track_spools(files, &start([video(1), audio(2)]));
+            &["track1", "track2"]
+        } else {
+            &["index"]
+        };
+        for &name in names {
             files.0.get_mut(name).unwrap().body.extend(index.as_flattened());
         }
         if let Ok((_, files)) = mock::recover::<Mp4>(start([video(1), audio(2)]), files) {

@@ -61,7 +61,7 @@ bench: ## What the parts cost, beside the baseline (five minutes); ARGS=--bless 
 	@tests/setup.sh --bench
 	$(CARGO) bench -p reelwright --bench bench -- $(ARGS)
 
-bench-peers: ## Reelwright beside nginx and FFmpeg, on the same streams: half an hour, to target/bench-peers
+bench-peers: ## Reelwright beside nginx and FFmpeg, on the same streams: 20 minutes, to target/bench-peers
 	@tests/setup.sh --peers
 	$(CARGO) build --release -p reelwright -p reelwright-peers --features reelwright/native-formats \
 		--bin reelwright --bin reelwright-peers

@@ -1,4 +1,4 @@
-//! `make bench-peers`: Reelwright beside other recorders, on the same streams, in one run. It takes half an hour and
+//! `make bench-peers`: Reelwright beside other recorders, on the same streams, in one run. It takes twenty minutes and
 //! writes tables and a plot to `target/bench-peers`.
 //!
 //! - [`plan`]: which servers record what, in which order
@@ -48,27 +48,43 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse(&arguments)?;
     let folder = folder()?;
     // What another build's files had.
-    let _ = fs::remove_dir_all(folder.join("frames"));
+    for made in ["frames", "components"] {
+        let _ = fs::remove_dir_all(folder.join(made));
+    }
     fs::create_dir_all(folder.join("frames"))?;
     raise_files()?;
     let mut log = fs::File::create(folder.join("runs.jsonl"))?;
     let mut runs = Vec::new();
+    let mut keep = |checking: Checking| -> anyhow::Result<()> {
+        for run in checking.join().expect("the thread does not panic")? {
+            eprintln!("  {}: {}", run.server, run.in_short());
+            writeln!(log, "{}", serde_json::to_string(&run)?)?;
+            runs.push(run);
+        }
+        Ok(())
+    };
     let begun = Instant::now();
+    let mut checking: Option<Checking> = None;
     for round in 0..options.rounds {
         for cell in plan::cells(&options) {
             for kinds in plan::servers(&cell, &options, round) {
                 let names = kinds.iter().map(Kind::to_string).collect::<Vec<_>>().join(", ");
                 eprintln!("round {} of {}: {}: {names}", round + 1, options.rounds, cell.name);
-                let made = record(&cell, &kinds, round, &folder)
-                    .with_context(|| format!("{} {names}, round {round}", cell.name))?;
-                for run in made {
-                    eprintln!("  {}: {}", run.server, run.in_short());
-                    writeln!(log, "{}", serde_json::to_string(&run)?)?;
-                    runs.push(run);
+                let what = || format!("{} {names}, round {}", cell.name, round + 1);
+                if !cell.is_paced {
+                    // That takes all there is from its first moment on.
+                    checking.take().map_or(Ok(()), &mut keep)?;
                 }
+                let recorded = record(&cell, &kinds, round, &folder).with_context(what)?;
+                checking.take().map_or(Ok(()), &mut keep)?;
+                let (cell, folder) = (cell.clone(), folder.clone());
+                checking = Some(thread::spawn(move || {
+                    recorded.into_iter().map(|one| one.checked(&cell, &folder)).collect()
+                }));
             }
         }
     }
+    checking.map_or(Ok(()), &mut keep)?;
     let text = report::markdown(&runs, begun.elapsed());
     fs::write(folder.join("report.md"), &text)?;
     fs::write(folder.join("report.svg"), report::plot(&runs))?;
@@ -93,8 +109,11 @@ fn reelwright() -> anyhow::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("reelwright"))
 }
 
+/// Files are looked at while the next servers begin, which is before anything of them is measured.
+type Checking = thread::JoinHandle<anyhow::Result<Vec<Run>>>;
+
 /// Servers record a cell once, all at the same time.
-fn record(cell: &Cell, kinds: &[Kind], round: usize, folder: &Path) -> anyhow::Result<Vec<Run>> {
+fn record(cell: &Cell, kinds: &[Kind], round: usize, folder: &Path) -> anyhow::Result<Vec<Recorded>> {
     let clip = media::clip(cell.media, folder)?;
     let started = kinds.iter().map(|&kind| Started::new(kind, cell, folder));
     let started = started.collect::<anyhow::Result<Vec<_>>>()?;
@@ -107,7 +126,7 @@ fn record(cell: &Cell, kinds: &[Kind], round: usize, folder: &Path) -> anyhow::R
         let sent = senders.into_iter().map(|sender| sender.join().expect("the thread does not panic"));
         sent.collect::<anyhow::Result<Vec<_>>>()
     })?;
-    started.into_iter().zip(published).map(|(one, sent)| one.run(cell, round, folder, sent)).collect()
+    started.into_iter().zip(published).map(|(one, sent)| one.recorded(cell, round, sent)).collect()
 }
 
 /// What a sender came to.
@@ -142,6 +161,14 @@ struct Started {
     idle: Usage,
     watch: Option<delay::Watch>,
     meter: usage::Meter,
+    home: tempfile::TempDir,
+}
+
+/// What a server has made.
+struct Recorded {
+    kind: Kind,
+    run: Run,
+    files: Vec<PathBuf>,
     _home: tempfile::TempDir,
 }
 
@@ -152,12 +179,12 @@ impl Started {
         let idle = server.usage()?;
         let watch = (cell.measures_delay && kind.is_flv()).then(|| delay::Watch::start(server.files(8)));
         let meter = usage::Meter::start(server.pid());
-        Ok(Self { kind, server, idle, watch, meter, _home: home })
+        Ok(Self { kind, server, idle, watch, meter, home })
     }
 
-    /// Looks at what was recorded.
-    fn run(self, cell: &Cell, round: usize, folder: &Path, published: Published) -> anyhow::Result<Run> {
-        let Self { kind, mut server, idle, watch, meter, _home } = self;
+    /// Waits until all is closed, and ends the server.
+    fn recorded(self, cell: &Cell, round: usize, published: Published) -> anyhow::Result<Recorded> {
+        let Self { kind, mut server, idle, watch, meter, home } = self;
         let Published { sent, took, cpu } = published;
         let metered = meter.stop();
         let rss = server.usage()?.rss_kib;
@@ -165,7 +192,6 @@ impl Started {
         let used = server.usage()?;
         let watched = watch.map(delay::Watch::stop);
         let files = server.media()?;
-        let void = check::fault(cell, kind, &sent, &files, folder)?;
         let delays = match (&watched, sent.begin_us) {
             (Some(watched), Some(begin_us)) => Some(watched.delays(begin_us, sent.spread_us)?),
             _ => None,
@@ -173,7 +199,7 @@ impl Started {
         let sizes = files.iter().map(|file| fs::metadata(file).map(|file| file.len()));
         let bytes = sizes.sum::<Result<u64, _>>()?;
         drop(server);
-        Ok(Run {
+        let run = Run {
             cell: cell.name.into(),
             server: kind.to_string(),
             round,
@@ -188,8 +214,18 @@ impl Started {
             sent,
             bytes,
             delays,
-            void,
-        })
+            void: None,
+        };
+        Ok(Recorded { kind, run, files, _home: home })
+    }
+}
+
+impl Recorded {
+    /// Looks at what was recorded, which goes then.
+    fn checked(self, cell: &Cell, folder: &Path) -> anyhow::Result<Run> {
+        let Self { kind, mut run, files, _home } = self;
+        run.void = check::fault(cell, kind, &run.sent, &files, folder)?;
+        Ok(run)
     }
 }
 

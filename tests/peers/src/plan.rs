@@ -1,7 +1,7 @@
 //! Which servers record what. All of a cell are run one after the other, round by round, so that what else the machine
-//! does hits them alike. Components and the same formats linked natively are run side by side: their ratio is nearer to 1
-//! than two runs of one server are to each other. Not so what differs in its syncs, which are of the whole volume: one
-//! server would write for the other.
+//! does hits them alike; those that are compared are next to each other, each as often first as last. Components and the
+//! same formats linked natively are run side by side: their ratio is nearer to 1 than two runs of one server are to each
+//! other. Not so what differs in its syncs, which are of the whole volume: one server would write for the other.
 
 use anyhow::{Context, bail};
 
@@ -50,39 +50,32 @@ pub(super) struct Cell {
     pub(super) chunk_size: u32,
     pub(super) is_paced: bool,
     pub(super) measures_delay: bool,
-    servers: &'static [Kind],
-    /// How many of them run at once.
-    side_by_side: usize,
+    /// In groups of those that are compared.
+    servers: &'static [&'static [Kind]],
+    /// The servers of a group are run at once.
+    side_by_side: bool,
 }
 
 const fn ours(format: &'static str) -> Kind {
     Kind::Reelwright(format, How::Usual)
 }
 
-const ALL: &[Kind] = &[
-    Kind::Nginx,
-    ours("flv"),
-    Kind::Reelwright("flv", How::NoSync),
-    Kind::Floor,
-    ours("ts"),
-    Kind::Reelwright("ts", How::NoSync),
-    ours("mp4"),
-    Kind::Reelwright("mp4", How::NoSync),
+const ALL: &[&[Kind]] = &[
+    &[Kind::Floor, Kind::Nginx],
+    &[ours("flv"), Kind::Reelwright("flv", How::NoSync)],
+    &[ours("ts"), Kind::Reelwright("ts", How::NoSync)],
+    &[ours("mp4"), Kind::Reelwright("mp4", How::NoSync)],
 ];
-/// Two by two.
-const SANDBOX: &[Kind] = &[
-    ours("flv"),
-    Kind::Reelwright("flv", How::Native),
-    ours("ts"),
-    Kind::Reelwright("ts", How::Native),
-    ours("mp4"),
-    Kind::Reelwright("mp4", How::Native),
+const SANDBOX: &[&[Kind]] = &[
+    &[ours("flv"), Kind::Reelwright("flv", How::Native)],
+    &[ours("ts"), Kind::Reelwright("ts", How::Native)],
+    &[ours("mp4"), Kind::Reelwright("mp4", How::Native)],
 ];
-const FORMATS: &[Kind] = &[Kind::Nginx, ours("flv"), ours("ts"), ours("mp4"), Kind::Floor];
 /// FFmpeg takes one stream a process and port.
-const ONE: &[Kind] = &[Kind::Nginx, ours("flv"), Kind::Ffmpeg, Kind::Floor];
-const FLV: &[Kind] = &[Kind::Nginx, ours("flv"), Kind::Floor];
-const TWO: &[Kind] = &[Kind::Nginx, ours("flv")];
+const ONE: &[&[Kind]] = &[&[Kind::Nginx, ours("flv"), Kind::Ffmpeg, Kind::Floor]];
+const TWO: &[&[Kind]] = &[&[Kind::Nginx, ours("flv")]];
+const OTHERS: &[&[Kind]] = &[&[ours("ts"), ours("mp4")]];
+const FORMATS: &[&[Kind]] = &[TWO[0], OTHERS[0]];
 
 /// The cell in which components are compared with native formats.
 pub(super) const SIDE_BY_SIDE: &str = "200, side by side";
@@ -97,17 +90,19 @@ pub(super) fn cells(options: &Options) -> Vec<Cell> {
         is_paced: true,
         measures_delay: false,
         servers,
-        side_by_side: 1,
+        side_by_side: false,
     };
     let mut cells = vec![
-        Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 9.0, ALL) },
-        Cell { side_by_side: 2, ..cell(SIDE_BY_SIDE, Media::Usual, 200, 10.0, SANDBOX) },
-        Cell { chunk_size: 128, ..cell("200, chunks of 128", Media::Usual, 200, 6.0, TWO) },
-        cell("1", Media::Usual, 1, 5.0, ONE),
-        cell("50", Media::Usual, 50, 5.0, FORMATS),
-        cell("500", Media::Usual, 500, 5.0, FLV),
-        cell("50 of 20 Mb/s", Media::High, 50, 5.0, FLV),
-        cell("1000 of 300 kb/s", Media::Low, 1000, 5.0, FLV),
+        Cell { measures_delay: true, ..cell("200", Media::Usual, 200, 8.5, ALL) },
+        Cell { side_by_side: true, ..cell(SIDE_BY_SIDE, Media::Usual, 200, 8.0, SANDBOX) },
+        Cell { chunk_size: 128, ..cell("200, chunks of 128", Media::Usual, 200, 5.0, TWO) },
+        Cell { side_by_side: true, ..cell("1", Media::Usual, 1, 5.0, ONE) },
+        cell("50", Media::Usual, 50, 5.0, TWO),
+        // For their memory, which is no matter of what runs beside them.
+        Cell { side_by_side: true, ..cell("50", Media::Usual, 50, 5.0, OTHERS) },
+        cell("500", Media::Usual, 500, 5.0, TWO),
+        cell("50 of 20 Mb/s", Media::High, 50, 5.0, TWO),
+        cell("1000 of 300 kb/s", Media::Low, 1000, 5.0, TWO),
         Cell { is_paced: false, ..cell("flat out", Media::Usual, 1, 900.0, FORMATS) },
     ];
     cells.retain(|cell| options.cells.is_empty() || options.cells.iter().any(|name| *name == cell.name));
@@ -120,9 +115,12 @@ pub(super) fn cells(options: &Options) -> Vec<Cell> {
 /// The servers of a cell, those together that run at once, in an order that differs from round to round.
 pub(super) fn servers(cell: &Cell, options: &Options, round: usize) -> Vec<Vec<Kind>> {
     let is_asked = |kind: &Kind| options.only.is_empty() || options.only.contains(&kind.to_string());
-    let groups = cell.servers.chunks(cell.side_by_side);
-    let groups = groups.map(|group| turned(group.iter().copied().filter(is_asked).collect(), round));
-    turned(groups.filter(|group| !group.is_empty()).collect(), round)
+    let groups = cell.servers.iter().map(|group| {
+        let group = turned(group.iter().copied().filter(is_asked).collect(), round);
+        if cell.side_by_side { vec![group] } else { group.into_iter().map(|kind| vec![kind]).collect() }
+    });
+    let groups = turned(groups.collect(), round);
+    groups.into_iter().flatten().filter(|at_once| !at_once.is_empty()).collect()
 }
 
 fn turned<T>(mut all: Vec<T>, by: usize) -> Vec<T> {

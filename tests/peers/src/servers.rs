@@ -173,7 +173,12 @@ impl Drop for Server {
 
 fn reelwright(format: &str, how: How, home: &Path) -> anyhow::Result<(Child, String)> {
     let program = super::reelwright()?;
-    let (media, data) = (home.join("media"), root_data(home));
+    let (media, data) = (home.join("media"), home.join("data"));
+    // What was compiled for the first of them is there for all others.
+    let (compiled, kept) = (data.join("components"), super::folder()?.join("components"));
+    if kept.exists() {
+        copy(&kept, &compiled)?;
+    }
     let mut serve = Command::new(&program);
     serve.arg("serve").arg("--media-root").arg(&media).arg("--data-dir").arg(&data);
     for port in ["--rtmp", "--ascii-cli", "--json-cli", "--http-cli"] {
@@ -189,6 +194,9 @@ fn reelwright(format: &str, how: How, home: &Path) -> anyhow::Result<(Child, Str
     let output = child.stdout.take().context("its output")?;
     ensure!(BufReader::new(output).lines().next().is_some(), "reelwright did not start");
     let addresses: serde_json::Value = serde_json::from_slice(&fs::read(data.join("addresses.json"))?)?;
+    if !kept.exists() {
+        copy(&compiled, &kept)?;
+    }
     let address = |name: &str| addresses[name].as_str().unwrap_or_default().to_owned();
     let mut rule = Command::new(&program);
     rule.args(["call", "--server", &format!("http://{}", address("http-cli")), "recordRule", "streams=*"]);
@@ -197,9 +205,15 @@ fn reelwright(format: &str, how: How, home: &Path) -> anyhow::Result<(Child, Str
     Ok((child, address("rtmp")))
 }
 
-/// Compiled components are kept from run to run.
-fn root_data(home: &Path) -> PathBuf {
-    home.join("data")
+/// Copies the files of a folder into a new one, which is ours alone.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 fn nginx(home: &Path) -> anyhow::Result<(Child, String)> {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{
     media,
@@ -122,6 +123,24 @@ fn evo_mp4writer_takes_a_folder_and_says_what_was_lost() {
         assert_whole(&server.media(&format!("cam.{format}")), format);
     }
     assert_eq!(server.media_names(), ["cam.flv", "cam.mp4", "cam.ts"]);
+}
+
+/// What their own component made of the same files.
+#[test]
+fn spools_of_the_first_versions_are_finished_as_they_would_have_been() {
+    let home = tempfile::tempdir().unwrap();
+    let spools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/track-spools");
+    for entry in fs::read_dir(spools).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), home.path().join(entry.file_name())).unwrap();
+    }
+    let (code, text) = evo_mp4writer(&["-path", home.path().to_str().unwrap()]);
+    assert!(code == Some(0) && text.contains("not the one that wrote it"), "{code:?} {text}");
+    let names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["cam.mp4"]);
+    let digest = Sha256::digest(fs::read(home.path().join("cam.mp4")).unwrap());
+    let expected = "6860d7ffdc43469ec70219610bf0fc3ba1367ac2f8d76fbd29d96b6f56977aae";
+    assert_eq!(format!("{digest:x}"), expected);
 }
 
 #[test]

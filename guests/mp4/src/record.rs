@@ -131,26 +131,21 @@ impl Index {
         Ok(Self(vec![Spool::open(INDEX, index, header(), None)?]))
     }
 
-    /// Of a segment with the spools `names`, whose tracks have the ids `tracks`. A spool without which there can be
-    /// media may be missing; `has_media`: there is some.
-    /// `unsupported`: a spool that is not known here; `bad-call`: one that is missing.
+    /// Of a segment that was cut off, with the spools `names`, whose tracks have the ids `tracks`. Without media a spool may
+    /// be missing, for the crash came before all were made.
+    /// `unsupported`: a spool that is not known here; `bad-call`: one that is lost.
     pub(crate) fn recover(names: &[String], tracks: &[u32], has_media: bool) -> Result<Self, Error> {
-        let is_made = |name: &str| names.iter().any(|made| made == name);
-        let track_spool = |position: usize| format!("track{}", position + 1);
-        if !(0..tracks.len()).map(track_spool).any(|name| is_made(&name)) {
-            let made = is_made(INDEX) || has_media;
-            let spool = made.then(|| Spool::open(INDEX, host::reopen(INDEX)?, header(), None)).transpose()?;
-            return Ok(Self(spool.into_iter().collect()));
+        let of_tracks = tracks.iter().zip(0..);
+        let of_tracks =
+            of_tracks.map(|(&id, place)| (format!("track{}", place + 1), track_header(id), Some(place)));
+        let mut spools: Vec<_> = of_tracks.collect();
+        if !spools.iter().any(|(name, ..)| names.contains(name)) {
+            spools = vec![(INDEX.into(), header(), None)];
         }
-        let mut spools = Vec::new();
-        for (position, &id) in tracks.iter().enumerate() {
-            let name = track_spool(position);
-            if is_made(&name) || has_media {
-                let output = host::reopen(&name)?;
-                spools.push(Spool::open(&name, output, track_header(id), Some(position as u16))?);
-            }
-        }
-        Ok(Self(spools))
+        spools.retain(|(name, ..)| has_media || names.contains(name));
+        let open =
+            |(name, header, track): (String, _, _)| Spool::open(&name, host::reopen(&name)?, header, track);
+        spools.into_iter().map(open).collect::<Result<_, _>>().map(Self)
     }
 
     /// Records that were begun, a torn one at the end of a spool included.

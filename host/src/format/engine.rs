@@ -11,9 +11,10 @@ use super::{
     bindings,
     bundle::Bundles,
     imports::{self, State},
-    limits::{STACK, TICK},
+    limits::STACK,
     meters::Meters,
     policy::Policy,
+    ticker::Ticker,
     turn::Turns,
     wasi,
 };
@@ -41,7 +42,7 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Sets the engine up and starts the thread that advances its epoch, until the last clone is gone.
+    /// Sets the engine up, and the thread that advances its epoch, until nobody computes any more or could.
     pub fn new() -> wasmtime::Result<Self> {
         // Recordings go on while something is compiled here.
         let engine = wasmtime::Engine::new(settings().parallel_compilation(false))?;
@@ -52,16 +53,10 @@ impl Engine {
             |s: &mut State| s,
         )?;
         imports::add_append(&mut linker)?;
-        let weak = engine.weak();
-        std::thread::Builder::new().name("epoch".into()).spawn(move || {
-            while let Some(engine) = weak.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(TICK);
-            }
-        })?;
+        let advanced = engine.clone();
+        let ticker = Ticker::start(move || advanced.increment_epoch())?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let turns = Turns::new((cores / 2).max(1));
+        let turns = Turns::new((cores / 2).max(1), ticker);
         let inner = Inner { engine, linker, turns, bundles: OnceLock::new(), loading: Arc::default() };
         Ok(Self { inner: Arc::new(inner), policy: Arc::default() })
     }

@@ -34,6 +34,7 @@ mod policy;
 pub mod probe;
 mod shadow;
 mod signature;
+mod ticker;
 pub mod trial;
 mod turn;
 pub mod validate;

@@ -27,15 +27,21 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
-use super::limits::TICK;
+use super::{limits::TICK, ticker::Ticker};
 use crate::sync::lock;
 
 /// A call that computes longer than this many ticks waits for all shorter ones.
 const LONG: u64 = 4;
 
-/// The permits of an engine. Clones share them.
+/// The permits of an engine, and what interrupts who computes. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Turns(Arc<Mutex<Queue>>);
+pub(super) struct Turns(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    ticker: Ticker,
+}
 
 #[derive(Debug)]
 struct Queue {
@@ -58,13 +64,15 @@ fn rank(computed: Duration) -> u64 {
 struct Permit(Turns);
 
 impl Turns {
-    pub(super) fn new(permits: usize) -> Self {
-        Self(Arc::new(Mutex::new(Queue { free: permits, waiting: BTreeMap::new(), arrived: 0 })))
+    /// So many permits. Each tick is to interrupt everybody who computes.
+    pub(super) fn new(permits: usize, ticker: Ticker) -> Self {
+        let queue = Mutex::new(Queue { free: permits, waiting: BTreeMap::new(), arrived: 0 });
+        Self(Arc::new(Shared { queue, ticker }))
     }
 
     /// Asks for a permit, after so much computing, and waits for it. It has its place from now on. Cancel safe.
     fn take(&self, computed: Duration) -> impl Future<Output = Option<Permit>> + use<> {
-        let mut queue = lock(&self.0);
+        let mut queue = lock(&self.0.queue);
         let asked = match queue.free {
             0 => {
                 let (sender, permit) = oneshot::channel();
@@ -90,7 +98,7 @@ impl Turns {
 impl Drop for Permit {
     fn drop(&mut self) {
         let next = {
-            let mut queue = lock(&self.0.0);
+            let mut queue = lock(&self.0.0.queue);
             let next = queue.waiting.pop_first();
             queue.free += usize::from(next.is_none());
             next
@@ -135,6 +143,7 @@ impl Turn {
     }
 
     fn poll<T>(&self, call: Pin<&mut impl Future<Output = T>>, context: &mut Context<'_>) -> Poll<T> {
+        self.0.turns.0.ticker.computes();
         self.0.since.store(thread_ns(), Relaxed);
         let result = call.poll(context);
         let passed = thread_ns().saturating_sub(self.0.since.load(Relaxed));
@@ -180,13 +189,17 @@ mod tests {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
+    fn turns(permits: usize) -> Turns {
+        Turns::new(permits, Ticker::start(|| {}).expect("a thread"))
+    }
+
     fn free(turns: &Turns) -> usize {
-        lock(&turns.0).free
+        lock(&turns.0.queue).free
     }
 
     #[tokio::test]
     async fn who_has_computed_least_comes_first_but_of_long_calls_the_longest() {
-        let turns = Turns::new(1);
+        let turns = turns(1);
         let held = turns.take(Duration::ZERO).await;
         let mut waiting: Vec<_> = [700, 10, 11, 100, 5]
             .map(|ms| {
@@ -220,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_holds_no_permit_and_computes_nothing() {
-        let turns = Turns::new(1);
+        let turns = turns(1);
         let (one, two) = (Turn::new(turns.clone()), Turn::new(turns.clone()));
         let mut waited = false;
         let mut first = std::pin::pin!(one.run(async {
@@ -254,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_thread_that_does_not_run_computes_nothing() {
         const AWAY: Duration = Duration::from_millis(20);
-        let turn = Turn::new(Turns::new(1));
+        let turn = Turn::new(turns(1));
         // As if others had the processor.
         turn.run(async { std::thread::sleep(AWAY) }).await;
         assert!(turn.computed() < AWAY, "{:?}", turn.computed());

@@ -55,7 +55,8 @@ fn main() -> anyhow::Result<()> {
     raise_files()?;
     let mut log = fs::File::create(folder.join("runs.jsonl"))?;
     let mut runs = Vec::new();
-    let mut keep = |checking: Checking| -> anyhow::Result<()> {
+    let mut keep = |checking: Option<Checking>| -> anyhow::Result<()> {
+        let Some(checking) = checking else { return Ok(()) };
         for run in checking.join().expect("the thread does not panic")? {
             eprintln!("  {}: {}", run.server, run.in_short());
             writeln!(log, "{}", serde_json::to_string(&run)?)?;
@@ -73,10 +74,10 @@ fn main() -> anyhow::Result<()> {
                 let what = || format!("{} {names}, round {}", cell.name, round + 1);
                 if !cell.is_paced {
                     // That takes all there is from its first moment on.
-                    checking.take().map_or(Ok(()), &mut keep)?;
+                    keep(checking.take())?;
                 }
                 let recorded = record(&cell, &kinds, round, &folder).with_context(what)?;
-                checking.take().map_or(Ok(()), &mut keep)?;
+                keep(checking.take())?;
                 let (cell, folder) = (cell.clone(), folder.clone());
                 checking = Some(thread::spawn(move || {
                     recorded.into_iter().map(|one| one.checked(&cell, &folder)).collect()
@@ -84,7 +85,7 @@ fn main() -> anyhow::Result<()> {
             }
         }
     }
-    checking.map_or(Ok(()), &mut keep)?;
+    keep(checking)?;
     let text = report::markdown(&runs, begun.elapsed());
     fs::write(folder.join("report.md"), &text)?;
     fs::write(folder.join("report.svg"), report::plot(&runs))?;

@@ -1,5 +1,5 @@
 //! Which servers record what. All of a cell are run one after the other, round by round, so that what else the machine
-//! does hits them alike; those that are compared are next to each other, each as often first as last. Components and the
+//! does hits them alike; those that are compared are next to each other, in another order each round. Components and the
 //! same formats linked natively are run side by side: their ratio is nearer to 1 than two runs of one server are to each
 //! other. Not so what differs in its syncs, which are of the whole volume: one server would write for the other.
 
@@ -98,7 +98,7 @@ pub(super) fn cells(options: &Options) -> Vec<Cell> {
         Cell { chunk_size: 128, ..cell("200, chunks of 128", Media::Usual, 200, 5.0, TWO) },
         Cell { side_by_side: true, ..cell("1", Media::Usual, 1, 5.0, ONE) },
         cell("50", Media::Usual, 50, 5.0, TWO),
-        // For their memory, which is no matter of what runs beside them.
+        // Mostly for their memory, which is no matter of what runs beside them.
         Cell { side_by_side: true, ..cell("50", Media::Usual, 50, 5.0, OTHERS) },
         cell("500", Media::Usual, 500, 5.0, TWO),
         cell("50 of 20 Mb/s", Media::High, 50, 5.0, TWO),

@@ -86,7 +86,7 @@ fn a_built_in_format_is_replaced_between_two_files_without_loss() {
     let id = server.record("cam", "cam", "flv", "chunkLength=1");
     let _sender = senders::endless(&media::clip(), &server.url("cam"));
     until("the first file", || server.media("cam_part0000.flv").exists().then_some(()));
-    install(&server, "flv.wasm", &marked(embedded("flv"), 1));
+    install(&server, "flv.wasm", &marked(embedded("flv"), b"1"));
     // The log says which component writes a file: by its hash, for the version is the same.
     let component = |part: &str| {
         let line = server.logged(&[" recording ", part, "component="]);

@@ -48,7 +48,7 @@ fn tokens_and_formats_work_as_shown() {
     let (code, out, err) = client::run(&words[1..]);
     assert!(code == 0 && out.contains("[[token]]"), "{out}{err}");
 
-    let wasm = guests::marked(guests::embedded("flv"), 1);
+    let wasm = guests::marked(guests::embedded("flv"), b"1");
     let server = Server::start_with(|dir| {
         fs::write(dir.join("media/my-flv.wasm"), &wasm).unwrap();
         Vec::new()

@@ -78,8 +78,10 @@ fn a_built_in_format_and_a_foreign_one_are_swapped_under_a_real_encoder() {
     let first = load(&server, "a.wasm", &foreign);
     swap(&server, &format!("format=h264 sha256={first}"));
     let built_in = versions(&server, "flv")[0].0.clone();
-    let loaded =
-        [load(&server, "b.wasm", &marked(foreign, 1)), load(&server, "c.wasm", &marked(embedded("flv"), 1))];
+    let loaded = [
+        load(&server, "b.wasm", &marked(foreign, b"1")),
+        load(&server, "c.wasm", &marked(embedded("flv"), b"1")),
+    ];
     let formats = ["h264", "flv"];
     let ids = formats.map(|format| server.record("cam", "cam", format, ""));
     let sent = media::two_and_a_half_megabits();
@@ -181,8 +183,8 @@ fn what_an_operator_chose_outlives_a_crash() {
     let dir = server::home(&std::env::temp_dir());
     let mut server = Server::start_in(dir.clone(), &[]);
     let built_in = versions(&server, "flv")[0].0.clone();
-    let loaded = load(&server, "a.wasm", &marked(embedded("flv"), 1));
-    let waiting = load(&server, "b.wasm", &marked(embedded("flv"), 2));
+    let loaded = load(&server, "a.wasm", &marked(embedded("flv"), b"1"));
+    let waiting = load(&server, "b.wasm", &marked(embedded("flv"), b"2"));
     swap(&server, &format!("format=flv sha256={loaded}"));
     assert_eq!(server.json("pinFormat", "format=flv")["data"]["pinned"], true);
     server.kill();
@@ -220,7 +222,7 @@ fn the_shell_loads_swaps_and_rolls_back() {
     assert!(!format(&["export", "ts", "-o", "ts.wasm"]).status.success(), "it is not overwritten");
     assert!(format(&["export", "avi", "-o", "x"]).stderr.contains("there is no format `avi`"));
 
-    fs::write(server.media("ts.wasm"), marked(wasm, 1)).unwrap();
+    fs::write(server.media("ts.wasm"), marked(wasm, b"1")).unwrap();
     let list = until("it is tried", || {
         let loaded = format(&["load", "ts.wasm", "--format", "ts"]);
         assert!(loaded.status.success(), "{}", loaded.stderr);

@@ -7,11 +7,12 @@ use reelwright::format::{
     lineup::{Mode, Source},
     trial::{Terms, Who},
 };
+use reelwright_built_components::marked;
 use serde_json::Value;
 
 use crate::{
     recorder::{Recorder, log, long_clip, until},
-    support::{component, embedded, marked},
+    support::{component, embedded},
 };
 
 /// More than one slice, of which each has a sample 200: the first may begin a second or two late.

@@ -3,16 +3,13 @@
 use std::{fs, path::PathBuf};
 
 use reelwright::format::{LoadError, Needs, Policy, limits::Limits};
+use reelwright_built_components::marked;
 
-use crate::support::{Host, begin, clip, component, marked};
+use crate::support::{Host, begin, built_in, clip, component};
 
 /// The server's program, which knows how to compile.
 pub fn server() -> PathBuf {
     env!("CARGO_BIN_EXE_reelwright").into()
-}
-
-fn built_in(name: &str) -> PathBuf {
-    PathBuf::from(env!("OUT_DIR")).join(name).with_extension("wasm")
 }
 
 async fn under(policy: Policy) -> Host {

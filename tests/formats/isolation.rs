@@ -15,11 +15,12 @@ use reelwright::format::{
     limits::{Limit, Limits},
     lineup::{Mode, Source},
 };
+use reelwright_built_components::marked;
 
 use crate::{
     checks::server,
     contained::hostile,
-    support::{Host, begin, clip, embedded, marked},
+    support::{Host, begin, clip, embedded},
 };
 
 /// Recordings that must not notice.

@@ -7,11 +7,12 @@ use reelwright::format::{
     lineup::{LineupError, Mode, Source},
     trial::{Terms, Who},
 };
+use reelwright_built_components::marked;
 use tempfile::TempDir;
 
 use crate::{
     recorder::until,
-    support::{Host, begin, clip, component, embedded, marked, stalling_compiler},
+    support::{Host, begin, clip, component, embedded, stalling_compiler},
 };
 
 /// What a server keeps.

@@ -3,8 +3,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use reelwright::format::LoadError;
+use reelwright_built_components::marked;
 
-use crate::support::{Host, clip, component, embedded, marked};
+use crate::support::{Host, clip, component, embedded};
 
 /// As an operator does it: written beside, then renamed.
 fn install(host: &Host, from: impl AsRef<[u8]>, name: &str) {

@@ -11,11 +11,12 @@ use reelwright::{
     repair::Repairs,
     store::{ConfigIds, Store},
 };
+use reelwright_built_components::marked;
 
 use crate::{
     contained::hostile,
     named::source,
-    support::{Clip, Host, clip, component, marked, stalling_compiler},
+    support::{Clip, Host, clip, component, stalling_compiler},
 };
 
 struct Recorder {

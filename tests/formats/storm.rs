@@ -24,6 +24,7 @@ use reelwright::{
     repair::Repairs,
     store::{ConfigIds, Store},
 };
+use reelwright_built_components::marked;
 
 use tracing::{
     Event, Subscriber,
@@ -33,7 +34,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::{
     named::{Name, Stream, samples_of, source},
-    support::{Host, embedded, marked},
+    support::{Host, embedded},
 };
 
 const FORMATS: [&str; 3] = ["flv", "ts", "mp4"];

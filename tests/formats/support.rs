@@ -19,17 +19,14 @@ pub const EPOCH_US: i64 = 1_700_000_000_123_456;
 
 pub use reelwright_built_components::component;
 
-/// A component of the binary.
-pub fn embedded(format: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("OUT_DIR")).join(format).with_extension("wasm")).unwrap()
+/// The file of a component that is in the binary.
+pub fn built_in(format: &str) -> PathBuf {
+    Path::new(env!("OUT_DIR")).join(format).with_extension("wasm")
 }
 
-/// The same component with another hash: a custom section at the end (component model, Binary.md).
-pub fn marked(mut wasm: Vec<u8>, mark: &[u8]) -> Vec<u8> {
-    wasm.extend([0, u8::try_from(mark.len()).unwrap() + 5, 4]);
-    wasm.extend(b"note");
-    wasm.extend(mark);
-    wasm
+/// A component of the binary.
+pub fn embedded(format: &str) -> Vec<u8> {
+    std::fs::read(built_in(format)).unwrap()
 }
 
 /// A compiler that does its work only when a file is removed, and that file.

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use reelwright_built_components::component;
+use reelwright_built_components::{component, marked};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -455,9 +455,7 @@ fn components(media: &Path) -> Vec<(&'static str, String)> {
         hex(&Sha256::digest(wasm))
     };
     put("text.wasm", b"not a component");
-    // The embedded one with another hash: a custom section at the end (component model, Binary.md).
-    let flv = [include_bytes!(concat!(env!("OUT_DIR"), "/flv.wasm")), &[0, 5, 4, b'n', b'o', b't', b'e'][..]]
-        .concat();
+    let flv = marked(include_bytes!(concat!(env!("OUT_DIR"), "/flv.wasm")).to_vec(), b"");
     let raw = std::fs::read(component("passthrough")).unwrap();
     vec![("{raw}", put("raw.wasm", &raw)), ("{flv}", put("flv.wasm", &flv))]
 }
